@@ -1,0 +1,135 @@
+"""The activations that ended, and exact counts over all of them.
+
+Entries are plain tuples of the fields of `Entry`: a million of them cost the garbage collector little, which is not
+so for objects. Timings are added up when somebody asks, or when entries are dropped, so that a job which nobody
+measures pays nothing for being measurable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .records import ErrorRecord
+
+
+class Entry(NamedTuple):
+    """One ended activation. Times are nanoseconds: ``started`` on the job's clock, the others durations."""
+
+    routine_id: str
+    slot: str
+    event: str
+    data: dict[str, Any]
+    started: int
+    duration: int
+    waited: int
+    status: str
+    error: ErrorRecord | None
+    attempt: int
+    emitted: int
+
+
+SUB_BUCKETS = 16  # per power of two: a bucket is at most 1/16 wide, so its middle is within 3.2 % of any value in it
+
+
+class Histogram:
+    """Counts of durations in fixed logarithmic buckets, for quantiles within 5 %.
+
+    The buckets are those of HdrHistogram (http://hdrhistogram.org): linear within each power of two.
+    """
+
+    __slots__ = ("buckets", "count")
+
+    def __init__(self) -> None:
+        self.buckets: dict[int, int] = {}
+        self.count = 0
+
+    def add(self, value: int) -> None:
+        """Count one duration, in nanoseconds."""
+        shift = max(value.bit_length() - 5, 0)
+        index = shift * SUB_BUCKETS + (value >> shift)
+        self.buckets[index] = self.buckets.get(index, 0) + 1
+        self.count += 1
+
+    def quantile(self, share: float) -> int:
+        """Return the duration, in nanoseconds, that ``share`` (0 to 1) of all counted do not exceed; 0 when empty."""
+        wanted, reached = share * self.count, 0
+        for index in sorted(self.buckets):
+            reached += self.buckets[index]
+            if reached >= wanted:
+                shift = max(index // SUB_BUCKETS - 1, 0)
+                low = (index - shift * SUB_BUCKETS) << shift
+                return low + (1 << shift >> 1)
+        return 0
+
+
+@dataclass(slots=True)
+class Totals:
+    """What all activations of one routine add up to, dropped ones included. Durations in nanoseconds."""
+
+    count: int = 0
+    errors: int = 0
+    emitted: int = 0
+    total: int = 0
+    least: int = 0
+    most: int = 0
+    durations: Histogram = field(default_factory=Histogram, compare=False)
+    waits: Histogram = field(default_factory=Histogram, compare=False)
+
+    def add(self, entry: tuple[Any, ...]) -> None:
+        """Count one entry."""
+        _, _, _, _, _, duration, waited, _, error, _, emitted = entry
+        self.least = min(self.least, duration) if self.count else duration
+        self.most = max(self.most, duration)
+        self.count += 1
+        self.errors += error is not None
+        self.emitted += emitted
+        self.total += duration
+        self.durations.add(duration)
+        self.waits.add(waited)
+
+
+class History:
+    """Ended activations in the order in which they ended; with a limit, the latest of them."""
+
+    __slots__ = ("counted", "entries", "limit", "room", "totals")
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.entries: list[tuple[Any, ...]] = []
+        self.totals: dict[str, Totals] = {}
+        self.counted = 0  # how many of the entries the totals include already
+        # Entries are dropped many at a time, so that dropping one costs a constant.
+        self.room = None if limit is None else limit + max(limit, 100)
+
+    def append(self, entry: tuple[Any, ...]) -> None:
+        """Add one ended activation: a plain tuple of the fields of `Entry`."""
+        self.entries.append(entry)
+        if self.room is not None and len(self.entries) >= self.room:
+            self.drop()
+
+    def drop(self) -> None:
+        """Forget entries beyond the limit, after counting them."""
+        self.count()
+        surplus = len(self.entries) - (self.limit or 0)
+        del self.entries[:surplus]
+        self.counted -= surplus
+
+    def count(self) -> dict[str, Totals]:
+        """Return the exact totals per routine id, up to now."""
+        for entry in self.entries[self.counted :]:
+            totals = self.totals.get(entry[0])
+            if totals is None:
+                totals = self.totals[entry[0]] = Totals()
+            totals.add(entry)
+        self.counted = len(self.entries)
+        return self.totals
+
+    def kept(self) -> list[tuple[Any, ...]]:
+        """Return the entries within the limit, in the order in which they ended."""
+        return self.entries[:] if self.limit is None else self.entries[max(len(self.entries) - self.limit, 0) :]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and self.kept() == other.kept() and self.count() == other.count()
+
+    __hash__ = None  # type: ignore[assignment]

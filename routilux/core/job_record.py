@@ -1,0 +1,146 @@
+"""The record of a job: everything that is true of it, and nothing else.
+
+A record changes only through the transitions in `machine`, one per kind of fact; folding the same facts in the same
+order under the same plan gives an equal record. It has one owner, the job that runs it, which holds its lock around
+every transition. Times are whole nanoseconds on the job's clock; adding ``epoch`` to one gives nanoseconds of UTC.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from .history import History
+from .plan import Plan, SlotPlan
+from .records import ErrorRecord, Logged, Sent
+from .status import JobStatus
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One emission on its way to one slot. ``origin`` is the delivery whose activation emitted it (0: from outside)."""
+
+    id: int
+    slot: SlotPlan
+    payload: dict[str, Any]
+    isolate: bool
+    at: int
+    origin: int
+
+
+class Activation:
+    """One attempt of a handler for one delivery, while it runs or waits for its turn to run again.
+
+    A new attempt is a new object, so that a late operation of an older attempt can be told from one of the current.
+    """
+
+    __slots__ = (
+        "attempt",
+        "data",
+        "delivery",
+        "emitted",
+        "event",
+        "first",
+        "isolate",
+        "payload",
+        "slot",
+        "spent",
+        "started",
+    )
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.slot = delivery.slot
+        self.payload: dict[str, Any] = delivery.payload
+        self.isolate = delivery.isolate
+        self.attempt = 1
+        self.started = 0
+        self.first: int | None = None  # when the first attempt started, once there is a second
+        self.spent = 0  # nanoseconds that the attempts before this one ran
+        self.emitted = 0
+        self.event: str | None = None
+        self.data: dict[str, Any] | None = None
+
+    def again(self, spent: int) -> Activation:
+        """Return the next attempt, after this one ran for ``spent`` nanoseconds: same delivery, same payload."""
+        new = Activation(self.delivery)
+        new.payload, new.isolate = self.payload, self.isolate
+        new.attempt = self.attempt + 1
+        new.first = self.started if self.first is None else self.first
+        new.spent = self.spent + spent
+        return new
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Activation) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(slots=True)
+class Mailbox:
+    """The deliveries that wait for one routine, or for one of its slots that handles several at a time.
+
+    ``tickets`` counts its listings in the job's ready queue plus the turns it has out; it never exceeds ``limit``.
+    A turn that waits for its retry keeps its ticket, which is what holds back the deliveries behind it.
+    """
+
+    index: int
+    limit: int
+    timed: bool
+    queue: deque[Delivery] = field(default_factory=deque)
+    resumed: deque[Activation] = field(default_factory=deque)
+    tickets: int = field(default=0, compare=False)
+
+
+@dataclass(slots=True, eq=True)
+class JobRecord:
+    """The fold of a job's facts. ``open``: handlers may start. ``closed``: what handlers still do is dropped."""
+
+    plan: Plan = field(compare=False)
+    job_id: str
+    epoch: int
+    created: int
+    session_id: str | None = None
+    user_id: str | None = None
+    history: History = field(default_factory=History)
+
+    status: JobStatus = JobStatus.PENDING
+    open: bool = False
+    closed: bool = False
+    started: int | None = None
+    finished: int | None = None
+    result: Any = None
+    reason: str = ""
+    errors: list[ErrorRecord] = field(default_factory=list)
+    failure: ErrorRecord | None = None
+
+    mailboxes: list[Mailbox] = field(init=False)
+    ready: deque[Mailbox] = field(default_factory=deque, compare=False)
+    queued: int = 0
+    running: dict[int, Activation] = field(default_factory=dict)
+    retrying: dict[int, Activation] = field(default_factory=dict)
+    next_id: int = 1
+
+    routine_states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
+    revision: int = 0
+    versions: dict[tuple[str | None, str], int] = field(default_factory=dict)
+    buffers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    log: list[Logged] = field(default_factory=list)
+    outputs: list[Sent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.mailboxes = [Mailbox(index, box.limit, box.timed) for index, box in enumerate(self.plan.mailboxes)]
+
+    @property
+    def outstanding(self) -> int:
+        """How many deliveries have no end yet: queued, running, or waiting for a retry."""
+        return self.queued + len(self.running) + len(self.retrying)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no handler runs and none will until somebody outside changes the job."""
+        return not self.open and not self.running and self.status is not JobStatus.PENDING

@@ -1,0 +1,322 @@
+"""The rules of a job: one transition for each kind of fact.
+
+Each takes the record, and the parts of the fact with activations resolved to their objects. The engine calls the
+transitions directly while it runs handlers; `apply` folds facts that were kept. What to do next is in the record
+itself: ``ready`` lists the mailboxes that may take a turn, ``retrying`` the activations that wait for their time.
+The caller holds the job's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..errors import ExecutionError
+from .job_record import Activation, Delivery, JobRecord, Mailbox
+from .plan import EventPlan, SlotPlan
+from .records import (
+    Began,
+    Cancelled,
+    Due,
+    Emitted,
+    Ended,
+    ErrorRecord,
+    Fact,
+    Failed,
+    Logged,
+    Merged,
+    Retried,
+    Sent,
+    Started,
+    Wrote,
+)
+from .status import JobStatus, check_change
+
+# --- beginning ------------------------------------------------------------------------------------------------
+
+
+def started(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int) -> None:
+    """The job runs, with one delivery to its entry slot."""
+    _change(record, JobStatus.RUNNING)
+    record.started = at
+    _enqueue(record, slot, payload, isolate, at, 0)
+    record.queued += 1
+
+
+def _enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int, origin: int) -> None:
+    mailbox = record.mailboxes[slot.mailbox]
+    mailbox.queue.append(Delivery(record.next_id, slot, payload, isolate, at, origin))
+    record.next_id += 1
+    if mailbox.tickets < mailbox.limit:
+        mailbox.tickets += 1
+        record.ready.append(mailbox)
+
+
+def _change(record: JobRecord, status: JobStatus) -> None:
+    check_change(record.job_id, record.status, status)
+    record.status = status
+    record.open = status is JobStatus.RUNNING
+    record.closed = status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
+
+
+# --- turns ----------------------------------------------------------------------------------------------------
+
+
+def began(record: JobRecord, mailbox: Mailbox, at: int) -> Activation | None:
+    """Start the next attempt that waits in a mailbox, a retry first; None when there is none or none may start."""
+    if not record.open:
+        return None
+    if mailbox.resumed:
+        activation = mailbox.resumed.popleft()
+    elif mailbox.queue:
+        activation = Activation(mailbox.queue.popleft())
+        record.queued -= 1
+        if activation.slot.merge == "append":
+            _append(record, activation)
+    else:
+        return None
+    activation.started = at
+    record.running[activation.delivery.id] = activation
+    return activation
+
+
+def _append(record: JobRecord, activation: Activation) -> None:
+    buffer = record.buffers.setdefault(activation.slot.index, {})
+    for key, value in activation.payload.items():
+        buffer.setdefault(key, []).append(value)
+    activation.payload = {key: values[:] for key, values in buffer.items()}
+    activation.isolate = True
+
+
+def merged(record: JobRecord, activation: Activation, buffer: dict[str, Any]) -> None:
+    """The slot's merge function made ``buffer`` of the old buffer and this activation's payload."""
+    record.buffers[activation.slot.index] = activation.payload = buffer
+    activation.isolate = True
+
+
+def emitted(
+    record: JobRecord, activation: Activation, event: EventPlan, data: dict[str, Any], isolate: bool, at: int
+) -> None:
+    """Enqueue one delivery per connection of the event."""
+    if record.closed:
+        return
+    activation.emitted += 1
+    activation.event = event.name
+    activation.data = data
+    origin = activation.delivery.id
+    for route in event.routes:
+        slot = route.slot
+        payload = data if route.rename is None else renamed(data, route.rename)
+        # The body of _enqueue once more: a call here would cost every delivery a tenth of its price.
+        mailbox = record.mailboxes[slot.mailbox]
+        mailbox.queue.append(Delivery(record.next_id, slot, payload, isolate, at, origin))
+        record.next_id += 1
+        record.queued += 1
+        if mailbox.tickets < mailbox.limit:
+            mailbox.tickets += 1
+            record.ready.append(mailbox)
+
+
+def renamed(data: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
+    """Return ``data`` with the keys of ``rename`` replaced; a renamed value wins over one that had the name already."""
+    payload = {key: value for key, value in data.items() if key not in rename}
+    payload.update({new: data[old] for old, new in rename.items() if old in data})
+    return payload
+
+
+def retried(record: JobRecord, activation: Activation, spent: int) -> Activation:
+    """An attempt failed; return the next one, which waits. Its mailbox stays held."""
+    del record.running[activation.delivery.id]
+    again = activation.again(spent)
+    record.retrying[again.delivery.id] = again
+    return again
+
+
+def due(record: JobRecord, activation: Activation) -> None:
+    """The wait before an attempt is over: its mailbox takes a turn again, with this attempt first."""
+    del record.retrying[activation.delivery.id]
+    mailbox = record.mailboxes[activation.slot.mailbox]
+    mailbox.resumed.append(activation)
+    record.ready.append(mailbox)
+
+
+def ended(
+    record: JobRecord,
+    activation: Activation,
+    status: str,
+    spent: int,
+    at: int,
+    error: ErrorRecord | None = None,
+    stop: bool = False,
+    finish: tuple[Any] | None = None,
+) -> None:
+    """An activation is over; the job too, when nothing else is outstanding or the activation ended it."""
+    _remember(record, activation, status, spent, error)
+    if record.closed:
+        return
+    if error is not None:
+        record.errors.append(error)
+    if stop:
+        _withdraw(record, activation.delivery.id)
+        if record.status is not JobStatus.FAILED:
+            _fail(record, error, at)
+    elif not record.open:
+        return
+    elif finish is not None:
+        record.result = finish[0]
+        _drop(record)
+        _complete(record, at)
+    elif not record.queued and not record.running and not record.retrying:
+        _complete(record, at)
+
+
+def _remember(record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None) -> None:
+    delivery = activation.delivery
+    del record.running[delivery.id]
+    began_at = activation.started if activation.first is None else activation.first
+    record.history.append(
+        (
+            delivery.slot.routine_id,
+            delivery.slot.name,
+            activation.event or delivery.slot.name,
+            delivery.payload if activation.data is None else activation.data,
+            began_at,
+            activation.spent + spent,
+            began_at - delivery.at if began_at > delivery.at else 0,
+            "cancelled" if record.closed else status,
+            error,
+            activation.attempt,
+            activation.emitted,
+        )
+    )
+
+
+def _complete(record: JobRecord, at: int) -> None:
+    _change(record, JobStatus.COMPLETED)
+    record.finished = at
+
+
+def _fail(record: JobRecord, error: ErrorRecord | None, at: int) -> None:
+    _change(record, JobStatus.FAILED)
+    record.failure = error
+    record.finished = at
+
+
+def _withdraw(record: JobRecord, origin: int) -> None:
+    """Take back what a failed turn emitted and nobody has begun to handle."""
+    for mailbox in record.mailboxes:
+        kept = [delivery for delivery in mailbox.queue if delivery.origin != origin]
+        record.queued -= len(mailbox.queue) - len(kept)
+        if len(kept) < len(mailbox.queue):
+            mailbox.queue.clear()
+            mailbox.queue.extend(kept)
+
+
+def _drop(record: JobRecord) -> None:
+    """Forget every delivery that has not begun."""
+    for mailbox in record.mailboxes:
+        mailbox.queue.clear()
+        mailbox.resumed.clear()
+    record.ready.clear()
+    record.retrying.clear()
+    record.queued = 0
+
+
+def released(record: JobRecord, mailbox: Mailbox) -> None:
+    """A turn of the mailbox is over: it goes to the back of the ready queue when more waits in it.
+
+    This is scheduling within a process, not a fact of the job.
+    """
+    if record.open and len(mailbox.queue) + len(mailbox.resumed) > 0:
+        record.ready.append(mailbox)
+    else:
+        mailbox.tickets -= 1
+
+
+# --- what a turn writes -----------------------------------------------------------------------------------------
+
+
+def wrote(record: JobRecord, area: str | None, values: Mapping[str, Any]) -> None:
+    """Set keys of a routine's state, or of the shared data."""
+    target = record.shared if area is None else record.routine_states.setdefault(area, {})
+    record.revision += 1
+    for key, value in values.items():
+        target[key] = value
+        record.versions[area, key] = record.revision
+
+
+def logged(record: JobRecord, entry: dict[str, Any], at: int) -> None:
+    """Append to the shared log."""
+    record.log.append(Logged(entry, at))
+
+
+def sent(record: JobRecord, routine_id: str, output_type: str, data: dict[str, Any], at: int) -> None:
+    """Append to the outputs."""
+    record.outputs.append(Sent(routine_id, output_type, data, at))
+
+
+# --- ending from outside ----------------------------------------------------------------------------------------
+
+
+def failed(record: JobRecord, error: ErrorRecord, at: int) -> None:
+    """Fail the job as a whole; activations that run are recorded as failed and may do nothing more."""
+    record.errors.append(error)
+    _fail(record, error, at)
+    for activation in list(record.running.values()):
+        _remember(record, activation, "failed", at - activation.started, error)
+
+
+def cancelled(record: JobRecord, reason: str, at: int) -> None:
+    """Cancel the job: drop what is queued, and what running handlers have not committed."""
+    _change(record, JobStatus.CANCELLED)
+    record.reason = reason
+    record.finished = at
+    _drop(record)
+
+
+# --- the fold ---------------------------------------------------------------------------------------------------
+
+
+def _activation(record: JobRecord, delivery: int, where: Mapping[int, Activation]) -> Activation:
+    try:
+        return where[delivery]
+    except KeyError:
+        raise ExecutionError(f"job {record.job_id!r}: a fact names delivery {delivery}, which is not there") from None
+
+
+def _apply_emitted(record: JobRecord, fact: Emitted) -> None:
+    activation = _activation(record, fact.delivery, record.running)
+    event = activation.slot.node.events[fact.event]
+    emitted(record, activation, event, fact.data, fact.isolate, fact.at)
+
+
+def _apply_ended(record: JobRecord, fact: Ended) -> None:
+    ended(record, _activation(record, fact.delivery, record.running), *fact[1:])
+
+
+APPLY: dict[type, Callable[[JobRecord, Any], object]] = {
+    Started: lambda record, fact: started(record, record.plan.slots[fact.slot], *fact[1:]),
+    Began: lambda record, fact: began(record, record.mailboxes[fact.mailbox], fact.at),
+    Merged: lambda record, fact: merged(record, _activation(record, fact.delivery, record.running), fact.buffer),
+    Emitted: _apply_emitted,
+    Wrote: lambda record, fact: wrote(record, *fact),
+    Logged: lambda record, fact: logged(record, *fact),
+    Sent: lambda record, fact: sent(record, *fact),
+    Retried: lambda record, fact: retried(record, _activation(record, fact.delivery, record.running), *fact[1:]),
+    Due: lambda record, fact: due(record, _activation(record, fact.delivery, record.retrying)),
+    Ended: _apply_ended,
+    Failed: lambda record, fact: failed(record, *fact),
+    Cancelled: lambda record, fact: cancelled(record, *fact),
+}
+
+
+def apply(record: JobRecord, fact: Fact) -> None:
+    """Fold one fact into a record. Raises ExecutionError when it names a delivery that the record does not have."""
+    APPLY[type(fact)](record, fact)
+
+
+def fold(record: JobRecord, facts: Iterable[Fact]) -> JobRecord:
+    """Fold facts into a record, in order, and return it."""
+    for fact in facts:
+        apply(record, fact)
+    return record

@@ -1,0 +1,34 @@
+"""Checks of the numbers that people pass as options."""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import DeclarationError
+
+LONGEST_SECONDS = 100 * 365 * 86_400.0  # about a century; also within what a thread may wait for
+
+
+def whole(value: object, name: str, least: int, most: int | None = None) -> int:
+    """Return ``value`` when it is an int from ``least`` to ``most``; raise DeclarationError otherwise."""
+    bounds = f"from {least:,} to {most:,}" if most is not None else f"of at least {least:,}"
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        raise DeclarationError(f"{name} must be a whole number {bounds}, not {value!r}")
+    return value
+
+
+def real(value: object, name: str, least: float, most: float = LONGEST_SECONDS, *, above: bool = False) -> float:
+    """Return ``value`` as a float when it lies between ``least`` and ``most``; raise DeclarationError otherwise.
+
+    With ``above`` it must be greater than ``least``, not equal to it.
+    """
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if good and not math.isnan(value) and (value > least or (value == least and not above)) and value <= most:  # type: ignore[arg-type, operator]
+        return float(value)  # type: ignore[arg-type]
+    bounds = f"above {least:g}" if above else f"of at least {least:g}"
+    raise DeclarationError(f"{name} must be a number {bounds} and at most {most:g}, not {value!r}")
+
+
+def seconds(value: object, name: str) -> float | None:
+    """Return a time limit in seconds (None stands for no limit); raise DeclarationError unless it is above 0."""
+    return None if value is None else real(value, name, 0.0, above=True)

@@ -1,0 +1,128 @@
+"""The facts of a job: one small record for each thing that can happen to it.
+
+A fact holds plain data only: slots and mailboxes are named by their index in the plan, activations by the id of their
+delivery. `machine.apply` folds one into a `JobRecord`. Times (``at``) are nanoseconds on the job's
+clock, ``spent`` is a duration in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An error of a job, as it is kept: readable without the exception object or its class.
+
+    ``routine_id``, ``slot`` and ``attempt`` are None for an error of the job as a whole, such as its timeout.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    routine_id: str | None = None
+    slot: str | None = None
+    attempt: int | None = None
+
+    def __str__(self) -> str:
+        where = f" in {self.routine_id}.{self.slot}, attempt {self.attempt}" if self.routine_id else ""
+        return f"{self.type}: {self.message}{where}"
+
+
+class Started(NamedTuple):
+    """The job began with a delivery to its entry slot."""
+
+    slot: int
+    payload: dict[str, Any]
+    isolate: bool
+    at: int
+
+
+class Began(NamedTuple):
+    """An attempt of the next activation of a mailbox began."""
+
+    mailbox: int
+    at: int
+
+
+class Merged(NamedTuple):
+    """A slot's own merge function gave the slot a new buffer, for this activation."""
+
+    delivery: int
+    buffer: dict[str, Any]
+
+
+class Emitted(NamedTuple):
+    """An activation emitted an event. ``isolate`` tells that the data hold something a reader must copy."""
+
+    delivery: int
+    event: str
+    data: dict[str, Any]
+    isolate: bool
+    at: int
+
+
+class Wrote(NamedTuple):
+    """Keys were set: in the state of the routine named by ``area``, or in the shared data when it is None."""
+
+    area: str | None
+    values: dict[str, Any]
+
+
+class Logged(NamedTuple):
+    """An entry was appended to the shared log."""
+
+    entry: dict[str, Any]
+    at: int
+
+
+class Sent(NamedTuple):
+    """A handler sent an output out of the flow."""
+
+    routine_id: str
+    output_type: str
+    data: dict[str, Any]
+    at: int
+
+
+class Retried(NamedTuple):
+    """An attempt failed, and the activation will have another."""
+
+    delivery: int
+    spent: int
+
+
+class Due(NamedTuple):
+    """The wait before an activation's next attempt is over."""
+
+    delivery: int
+
+
+class Ended(NamedTuple):
+    """An activation ended. ``stop`` tells that its error fails the job; a 1-tuple ``finish`` completes it."""
+
+    delivery: int
+    status: str
+    spent: int
+    at: int
+    error: ErrorRecord | None
+    stop: bool
+    finish: tuple[Any] | None
+
+
+class Failed(NamedTuple):
+    """The job as a whole failed: it ran out of time, or the process was told to stop. Running activations end."""
+
+    error: ErrorRecord
+    at: int
+
+
+class Cancelled(NamedTuple):
+    """The job was cancelled."""
+
+    reason: str
+    at: int
+
+
+Fact = Started | Began | Merged | Emitted | Wrote | Logged | Sent | Retried | Due | Ended | Failed | Cancelled

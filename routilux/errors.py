@@ -1,0 +1,59 @@
+"""The one tree of errors, and the wording that every one of them shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+MOST_NAMES_SHOWN = 12
+
+
+class RoutiluxError(Exception):
+    """The root of every error that this library raises on purpose."""
+
+
+class DeclarationError(RoutiluxError):
+    """A routine, flow, policy or option was declared in a way that cannot work."""
+
+
+class ExecutionError(RoutiluxError):
+    """Something went wrong while a job was started, run, or looked at."""
+
+
+class ContextError(ExecutionError):
+    """An operation of a handler was used outside its turn: elsewhere, too late, or from another thread."""
+
+
+class PayloadError(ExecutionError):
+    """What was emitted or delivered does not fit the event's parameters or the handler's signature."""
+
+
+class ConflictError(ExecutionError):
+    """A plain write would have overwritten a value that changed after this activation read it."""
+
+
+class StatusError(ExecutionError):
+    """The job's status does not allow the change that was asked for."""
+
+
+class HandlerTimeoutError(ExecutionError, TimeoutError):
+    """A handler ran longer than the ``timeout`` of its slot."""
+
+
+class JobTimeoutError(ExecutionError, TimeoutError):
+    """A job ran longer than the ``timeout`` given to ``execute``."""
+
+
+def known_names(name: object, known: Iterable[str], kind: str) -> str:
+    """Return the end of an error message: the nearest of the known names, and what there is.
+
+    ``name`` is what was asked for, ``known`` the names that exist, ``kind`` their plural noun.
+    """
+    names = sorted(known)
+    if not names:
+        return f"; there are no {kind}"
+    near = get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    shown = ", ".join(names[:MOST_NAMES_SHOWN])
+    more = f" and {len(names) - MOST_NAMES_SHOWN} more" if len(names) > MOST_NAMES_SHOWN else ""
+    return f"{hint} {kind}: {shown}{more}"
