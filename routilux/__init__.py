@@ -1,0 +1,59 @@
+"""routilux: event-driven step graphs that run in your process."""
+
+from .core.policy import ErrorHandler, ErrorStrategy
+from .core.records import ErrorRecord
+from .core.status import JobStatus
+from .errors import (
+    ConflictError,
+    ContextError,
+    DeclarationError,
+    ExecutionError,
+    HandlerTimeoutError,
+    JobTimeoutError,
+    PayloadError,
+    RoutiluxError,
+    StatusError,
+)
+from .flow import Flow
+from .graph import Connection
+from .routine import Event, ExecutionContext, Routine, Slot
+from .runtime.clock import Clock
+from .runtime.context import Context
+from .runtime.engine import Engine
+from .runtime.job_state import JobState
+from .runtime.reports import ExecutionRecord, Output, Performance
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # declaring
+    "Connection",
+    "ErrorHandler",
+    "ErrorStrategy",
+    "Event",
+    "Flow",
+    "Routine",
+    "Slot",
+    # running
+    "Clock",
+    "Context",
+    "Engine",
+    "ExecutionContext",
+    # looking at a job
+    "ErrorRecord",
+    "ExecutionRecord",
+    "JobState",
+    "JobStatus",
+    "Output",
+    "Performance",
+    # errors
+    "ConflictError",
+    "ContextError",
+    "DeclarationError",
+    "ExecutionError",
+    "HandlerTimeoutError",
+    "JobTimeoutError",
+    "PayloadError",
+    "RoutiluxError",
+    "StatusError",
+]

@@ -1,0 +1,266 @@
+"""The object that people hold: a graph, and the verbs that run it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from .core.copying import copy_payload, needs_copy
+from .core.history import History
+from .core.job_record import JobRecord
+from .core.numbers import seconds, whole
+from .errors import DeclarationError, ExecutionError, known_names
+from .graph.wiring import Graph
+from .runtime.dispatcher import assist, refuse_inside, run_to_rest, wait
+from .runtime.engine import Engine, default_engine
+from .runtime.job import Job
+from .runtime.job_state import JobState
+
+STRATEGIES = ("sequential", "concurrent")
+MOST_WORKERS = 10_000
+MOST_PENDING = 1_000_000_000
+DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
+DEFAULT_MAX_PENDING = 10_000
+
+
+class Flow(Graph):
+    """Routines wired into a graph, which can be executed any number of times, also at the same time.
+
+    Args:
+        flow_id: the name of the flow; a random one by default.
+        execution_strategy: ``"sequential"`` runs the handlers of a job one at a time, in the thread that calls
+            `execute`; ``"concurrent"`` runs up to ``max_workers`` of them at a time, on that thread
+            and on worker threads.
+        max_workers: how many handlers of one job run at a time under ``"concurrent"``, and how many worker threads
+            the flow asks its engine for.
+        max_pending: how many deliveries a job may have queued before handlers that emit more have to help with, or
+            wait for, those that are queued. A soft bound on memory.
+        history_limit: how many activations a job's history keeps; None keeps all. Counts and timings stay exact.
+        copy_payloads: whether containers and models in a payload are copied when it is emitted and when it is
+            handled. Without, all who get the payload share them.
+        engine: whose threads it uses; those that all flows of the process share by default.
+
+    Raises:
+        DeclarationError: for an option that is out of range.
+    """
+
+    def __init__(
+        self,
+        flow_id: str | None = None,
+        *,
+        execution_strategy: str = "sequential",
+        max_workers: int = DEFAULT_MAX_WORKERS,
+        max_pending: int = DEFAULT_MAX_PENDING,
+        history_limit: int | None = None,
+        copy_payloads: bool = True,
+        engine: Engine | None = None,
+    ) -> None:
+        super().__init__(_new_id() if flow_id is None else flow_id)
+        where = f"flow {self.flow_id!r}"
+        if execution_strategy not in STRATEGIES:
+            hint = known_names(execution_strategy, STRATEGIES, "strategies")
+            raise DeclarationError(f"{where}: unknown execution_strategy {execution_strategy!r}{hint}")
+        self.execution_strategy = execution_strategy
+        self.max_workers = whole(max_workers, f"{where}: max_workers", 1, MOST_WORKERS)
+        self.max_pending = whole(max_pending, f"{where}: max_pending", 1, MOST_PENDING)
+        self.history_limit = (
+            None if history_limit is None else whole(history_limit, f"{where}: history_limit", 0, MOST_PENDING)
+        )
+        self.copy_payloads = bool(copy_payloads)
+        self.engine = engine if engine is not None else default_engine()
+        self._jobs: dict[str, Job] = {}
+        self._jobs_lock = threading.Lock()
+        self._shut_down = False
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    def execute(
+        self,
+        entry_id: str,
+        entry_params: Mapping[str, Any] | None = None,
+        *,
+        slot: str | None = None,
+        timeout: float | None = None,
+        job_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> JobState:
+        """Run a job from a routine to its end, and return its state, whether it completed or failed.
+
+        The calling thread runs handlers of the job, unless there is a timeout.
+
+        Args:
+            entry_id: the routine to start with.
+            entry_params: the payload of its first delivery.
+            slot: the slot that gets it; by default ``"trigger"``, else the routine's only slot.
+            timeout: seconds after which the job fails with `JobTimeoutError`, handlers that still run being given up.
+            job_id: an id for the job, which no running job of this flow has; a random one by default.
+            session_id: handed to the handlers' contexts.
+            user_id: handed to the handlers' contexts.
+
+        Raises:
+            DeclarationError: for an unknown routine or slot, an entry routine of which it is unclear where to start,
+                or an option out of range.
+            ExecutionError: when the flow is shut down, or a running job has this id.
+            KeyboardInterrupt, SystemExit: when a handler raised it, after the job was recorded as failed.
+        """
+        limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
+        job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id)
+        run_to_rest(job, limit)
+        return JobState(job, wait)
+
+    def start(
+        self,
+        entry_id: str,
+        entry_params: Mapping[str, Any] | None = None,
+        *,
+        slot: str | None = None,
+        job_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> JobState:
+        """Start a job on worker threads and return its state at once. See `execute` for the arguments and errors."""
+        job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id)
+        with job.lock:
+            job.call()
+        return JobState(job, wait)
+
+    def wait_for_completion(self, timeout: float | None = None, job_state: JobState | None = None) -> bool:
+        """Wait for a job, or for all running jobs of this flow; return whether all of them have ended.
+
+        Args:
+            timeout: seconds to wait at the most; None waits for as long as it takes, and runs handlers meanwhile.
+            job_state: the job; all jobs of the flow when there is none.
+
+        Raises:
+            ContextError: inside a handler of one of the jobs.
+        """
+        limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
+        jobs = self._running() if job_state is None else [self._job_of(job_state)]
+        now = self.engine.clock.monotonic_ns
+        end = None if limit is None else now() + int(limit * 1e9)
+        return all(wait(job, None if end is None else max(end - now(), 1) / 1e9) for job in jobs)
+
+    def cancel(self, job_state: JobState, reason: str = "") -> None:
+        """Cancel a job: nothing more of it starts, what is queued is dropped.
+
+        The status changes at once. Handlers that run go on until they return, but what they still do is dropped;
+        ``ctx.cancelled`` tells them.
+
+        Raises:
+            StatusError: when the job has ended.
+            ExecutionError: when it is no job of this flow.
+        """
+        self._job_of(job_state).cancel(str(reason))
+
+    def shutdown(self, *, cancel: bool = False) -> None:
+        """Wait for the running jobs to end, then let go of the worker threads. No job can be started afterwards.
+
+        With ``cancel``, the jobs are cancelled first, so that only handlers that run are waited for. A second call does
+        nothing.
+
+        Raises:
+            ContextError: inside a handler of one of the jobs.
+        """
+        for job in self._running():
+            refuse_inside(job, "shutdown")
+        self._shut_down = True
+        for job in self._running():
+            if cancel:
+                job.cancel_unless_ended("the flow was shut down")
+            wait(job, None)
+        self.engine.release(self)
+
+    def __enter__(self) -> Flow:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown(cancel=error is not None)
+
+    # --- how ----------------------------------------------------------------------------------------------------
+
+    def changing(self, what: str) -> None:
+        """Refuse a change of the declaration while a job runs."""
+        running = len(self._jobs)
+        if running:
+            jobs = f"{running} jobs run" if running > 1 else f"job {next(iter(self._jobs))!r} runs"
+            raise DeclarationError(
+                f"flow {self.flow_id!r}: cannot {what} while {jobs}; declare everything before the first job starts, "
+                f"or wait for the jobs to end"
+            )
+        super().changing(what)
+
+    def _new_job(
+        self,
+        entry_id: str,
+        entry_params: Mapping[str, Any] | None,
+        slot: str | None,
+        job_id: str | None,
+        session_id: str | None,
+        user_id: str | None,
+    ) -> Job:
+        where = f"flow {self.flow_id!r}"
+        if self._shut_down:
+            raise ExecutionError(f"{where} was shut down and starts no more jobs; make a new Flow")
+        slot_name = self._entry_slot(entry_id, slot)
+        params = _payload(entry_params, where)
+        isolate = self.copy_payloads and needs_copy(params)
+        clock = self.engine.clock
+        created = clock.monotonic_ns()
+        record = JobRecord(
+            plan=self.plan(),
+            job_id=_new_id() if job_id is None else _given_id(job_id, where),
+            epoch=clock.time_ns() - created,
+            created=created,
+            session_id=session_id,
+            user_id=user_id,
+            history=History(self.history_limit),
+        )
+        workers = self.max_workers if self.execution_strategy == "concurrent" else 1
+        job = Job(self, record, self.engine, workers, self.max_pending, assist, self._ended)
+        job.state = JobState(job, wait)
+        with self._jobs_lock:
+            if record.job_id in self._jobs:
+                raise ExecutionError(f"{where}: a job {record.job_id!r} is running already")
+            self._jobs[record.job_id] = job
+        job.start(record.plan.nodes[entry_id].slots[slot_name], copy_payload(params) if isolate else params, isolate)
+        return job
+
+    def _ended(self, job: Job) -> None:
+        if self._jobs.get(job.record.job_id) is job:
+            del self._jobs[job.record.job_id]
+
+    def _running(self) -> list[Job]:
+        with self._jobs_lock:
+            return list(self._jobs.values())
+
+    def _job_of(self, job_state: object) -> Job:
+        if not isinstance(job_state, JobState):
+            raise ExecutionError(f"flow {self.flow_id!r}: expected the JobState of a job, not {job_state!r}")
+        job = job_state._job
+        if job.flow is not self:
+            raise ExecutionError(f"flow {self.flow_id!r}: {job_state!r} is not a job of this flow")
+        return job
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()
+
+
+def _given_id(job_id: object, where: str) -> str:
+    if not isinstance(job_id, str) or not job_id:
+        raise ExecutionError(f"{where}: job_id must be a non-empty string, not {job_id!r}")
+    return job_id
+
+
+def _payload(params: object, where: str) -> dict[str, Any]:
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping) or not all(isinstance(key, str) for key in params):
+        raise ExecutionError(f"{where}: entry_params must be a mapping with string keys, not {params!r}")
+    return dict(params)

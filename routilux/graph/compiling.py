@@ -1,0 +1,92 @@
+"""From declarations to the plan that the engine reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from ..core.plan import EventPlan, MailboxPlan, NodePlan, Plan, Route, SlotPlan
+from ..core.policy import STOP, ErrorHandler
+from ..routine.declaration import Routine, declaration_of
+
+
+class Wire(Protocol):
+    """A connection, as far as this module reads it."""
+
+    @property
+    def source_id(self) -> str:
+        """The routine that emits."""
+
+    @property
+    def event(self) -> str:
+        """Its event."""
+
+    @property
+    def target_id(self) -> str:
+        """The routine that receives."""
+
+    @property
+    def slot(self) -> str:
+        """Its slot."""
+
+    @property
+    def param_mapping(self) -> tuple[tuple[str, str], ...]:
+        """The renamed parameters, old name first."""
+
+
+def compile_plan(
+    flow_id: str,
+    routines: Mapping[str, Routine],
+    connections: Iterable[Wire],
+    flow_handler: ErrorHandler | None,
+    copy_payloads: bool,
+) -> Plan:
+    """Return the plan of a flow. The policy of a slot is the routine's, else the flow's, else STOP."""
+    nodes: dict[str, NodePlan] = {}
+    slots: list[SlotPlan] = []
+    mailboxes: list[MailboxPlan] = []
+    for routine_id, routine in routines.items():
+        node = nodes[routine_id] = NodePlan(routine_id, routine, {}, {})
+        policy = declaration_of(routine).error_handler or flow_handler or STOP
+        _add_slots(node, policy, slots, mailboxes)
+    routes: dict[tuple[str, str], list[Route]] = {}
+    for wire in connections:
+        target = nodes[wire.target_id].slots[wire.slot]
+        route = Route(target, dict(wire.param_mapping) or None)
+        routes.setdefault((wire.source_id, wire.event), []).append(route)
+    for routine_id, node in nodes.items():
+        for event in declaration_of(routines[routine_id]).events.values():
+            params = None if event.output_params is None else frozenset(event.output_params)
+            found = tuple(routes.get((routine_id, event.name), ()))
+            node.events[event.name] = EventPlan(event.name, params, found)
+    return Plan(flow_id, nodes, tuple(slots), tuple(mailboxes), copy_payloads)
+
+
+def _add_slots(node: NodePlan, policy: ErrorHandler, slots: list[SlotPlan], mailboxes: list[MailboxPlan]) -> None:
+    """Add the slots of one routine: those that handle one delivery at a time share a mailbox."""
+    declared = declaration_of(node.routine).slots.values()
+    shared = None
+    if any(slot.concurrency == 1 for slot in declared):
+        shared = len(mailboxes)
+        timed = any(slot.timeout is not None for slot in declared if slot.concurrency == 1)
+        mailboxes.append(MailboxPlan(1, timed))
+    for slot in declared:
+        mailbox = shared
+        if mailbox is None or slot.concurrency > 1:
+            mailbox = len(mailboxes)
+            mailboxes.append(MailboxPlan(slot.concurrency, slot.timeout is not None))
+        plan = SlotPlan(
+            index=len(slots),
+            routine_id=node.routine_id,
+            name=slot.name,
+            mailbox=mailbox,
+            binding=slot.binding,
+            merge=slot.merge_strategy,
+            timeout=slot.timeout,
+            policy=policy,
+            node=node,
+            direct=slot.binding.direct and slot.timeout is None and not callable(slot.merge_strategy),
+            holds=policy.holds_emissions,
+        )
+        node.slots[slot.name] = plan
+        slots.append(plan)

@@ -1,0 +1,192 @@
+"""The graph that a flow is: routines by id, and connections between their events and slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ..core.plan import Plan
+from ..core.policy import ErrorHandler
+from ..errors import DeclarationError
+from ..routine.declaration import Event, Routine, Slot, declaration_of, find
+from .compiling import compile_plan
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One wire: an event of a routine to a slot of a routine, with the parameters that it renames."""
+
+    source_id: str
+    event: str
+    target_id: str
+    slot: str
+    param_mapping: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.source_id}.{self.event} -> {self.target_id}.{self.slot}"
+
+
+class Graph:
+    """Routines and connections, before anything runs."""
+
+    def __init__(self, flow_id: str) -> None:
+        if not isinstance(flow_id, str) or not flow_id:
+            raise DeclarationError(f"flow_id must be a non-empty string, not {flow_id!r}")
+        self.flow_id = flow_id
+        self.copy_payloads = True
+        self.error_handler: ErrorHandler | None = None
+        self._routines: dict[str, Routine] = {}
+        self._connections: dict[Connection, None] = {}
+        self._plan: Plan | None = None
+
+    @property
+    def routines(self) -> Mapping[str, Routine]:
+        """The routines by their ids, in the order in which they were added."""
+        return MappingProxyType(self._routines)
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The connections, in the order in which they were made."""
+        return tuple(self._connections)
+
+    def changing(self, what: str) -> None:
+        """Note that the declaration is about to change: what was compiled from it no longer holds."""
+        self._plan = None
+
+    def add_routine(self, routine: Routine, routine_id: str | None = None) -> str:
+        """Add a routine and return its id; by default the name of its class, numbered from the second on.
+
+        Raises:
+            DeclarationError: when it is no `Routine` instance, is in this flow already, or the id is taken or no
+                non-empty string, or when a job of this flow is running.
+        """
+        where = f"flow {self.flow_id!r}"
+        if not isinstance(routine, Routine):
+            hint = f"; add an instance: {routine.__name__}()" if isinstance(routine, type) else ""
+            raise DeclarationError(f"{where}: only a Routine can be added, not {routine!r}{hint}")
+        for known_id, known in self._routines.items():
+            if known is routine:
+                raise DeclarationError(
+                    f"{where}: this {type(routine).__name__} is in the flow already, as {known_id!r}"
+                )
+        if routine_id is None:
+            routine_id = self._free_id(type(routine).__name__)
+        if not isinstance(routine_id, str) or not routine_id:
+            raise DeclarationError(f"{where}: routine_id must be a non-empty string, not {routine_id!r}")
+        if routine_id in self._routines:
+            raise DeclarationError(f"{where}: there is a routine {routine_id!r} already")
+        self.changing(f"add routine {routine_id!r}")
+        self._routines[routine_id] = routine
+        declaration_of(routine).holders.add(self)
+        return routine_id
+
+    def _free_id(self, name: str) -> str:
+        number, routine_id = 1, name
+        while routine_id in self._routines:
+            number += 1
+            routine_id = f"{name}_{number}"
+        return routine_id
+
+    def connect(
+        self,
+        source_id: str,
+        event: str,
+        target_id: str,
+        slot: str,
+        param_mapping: Mapping[str, str] | None = None,
+    ) -> Connection:
+        """Deliver every emission of an event to a slot, and return the connection.
+
+        Args:
+            source_id: the routine that emits.
+            event: the name of one of its events.
+            target_id: the routine that receives; it may be the same one.
+            slot: the name of one of its slots.
+            param_mapping: event parameters to rename, as ``{event parameter: slot parameter}``. A renamed one does
+                not arrive under its old name as well; those not mentioned keep their names.
+
+        Raises:
+            DeclarationError: when a name is unknown, the mapping does not fit the event or the handler, the same
+                connection exists, or a job of this flow is running.
+        """
+        where = f"flow {self.flow_id!r}"
+        source = find(self._routines, source_id, "routine", where)
+        target = find(self._routines, target_id, "routine", where)
+        the_event = find(declaration_of(source).events, event, "event", f"{where}: routine {source_id!r}")
+        the_slot = find(declaration_of(target).slots, slot, "slot", f"{where}: routine {target_id!r}")
+        if param_mapping is not None and not isinstance(param_mapping, Mapping):
+            raise DeclarationError(
+                f"{where}: param_mapping must map event parameters to slot parameters, not be {param_mapping!r}"
+            )
+        pairs = tuple((param_mapping or {}).items())
+        connection = Connection(source_id, event, target_id, slot, pairs)
+        self._check_mapping(connection, the_event, the_slot)
+        if connection in self._connections:
+            raise DeclarationError(f"{where}: {connection} is connected already")
+        self.changing(f"connect {connection}")
+        self._connections[connection] = None
+        return connection
+
+    def _check_mapping(self, connection: Connection, event: Event, slot: Slot) -> None:
+        where = f"flow {self.flow_id!r}: {connection}: param_mapping"
+        pairs = connection.param_mapping
+        if not all(isinstance(name, str) and name for pair in pairs for name in pair):
+            raise DeclarationError(f"{where} must map parameter names to parameter names, not be {dict(pairs)!r}")
+        new_names = [new for _, new in pairs]
+        if len(set(new_names)) < len(new_names):
+            raise DeclarationError(f"{where} gives two parameters the same name: {dict(pairs)!r}")
+        for old, new in pairs:
+            if event.output_params is not None:
+                find(dict.fromkeys(event.output_params), old, "parameter", f"{where}: event {event.name!r}")
+                if new in event.output_params and new not in dict(pairs):
+                    raise DeclarationError(
+                        f"{where}: {old!r} would overwrite {new!r}, which event {event.name!r} emits as well; "
+                        f"map that too"
+                    )
+            if not slot.binding.accepts(new):
+                find(dict.fromkeys(slot.binding.names), new, "parameter", f"{where}: the handler of slot {slot.name!r}")
+
+    def set_error_handler(self, error_handler: ErrorHandler) -> None:
+        """Set what happens when a handler raises in a routine that has no error handler of its own.
+
+        Raises:
+            DeclarationError: for anything but an `ErrorHandler`, or when a job of this flow is running.
+        """
+        if not isinstance(error_handler, ErrorHandler):
+            raise DeclarationError(f"flow {self.flow_id!r}: expected an ErrorHandler, not {error_handler!r}")
+        self.changing("set the error handler")
+        self.error_handler = error_handler
+
+    def plan(self) -> Plan:
+        """Return the compiled form, which is made once after each change."""
+        plan = self._plan
+        if plan is None:
+            plan = self._plan = compile_plan(
+                self.flow_id, self._routines, self.connections, self.error_handler, self.copy_payloads
+            )
+        return plan
+
+    def __repr__(self) -> str:
+        size = f"{len(self._routines)} routines, {len(self._connections)} connections"
+        return f"<{type(self).__name__} {self.flow_id!r}: {size}>"
+
+    def _entry_slot(self, entry_id: Any, slot: str | None) -> str:
+        """Return the slot that an execution from ``entry_id`` starts with."""
+        where = f"flow {self.flow_id!r}: routine {entry_id!r}"
+        routine = find(self._routines, entry_id, "routine", f"flow {self.flow_id!r}")
+        slots = declaration_of(routine).slots
+        if slot is not None:
+            find(slots, slot, "slot", where)
+            return slot
+        if "trigger" in slots:
+            return "trigger"
+        if len(slots) == 1:
+            return next(iter(slots))
+        if not slots:
+            raise DeclarationError(f"{where} has no slot to start with; define one, by custom named 'trigger'")
+        raise DeclarationError(
+            f"{where} has several slots and none is named 'trigger'; name the one to start with: "
+            f"slot={' or '.join(repr(name) for name in slots)}"
+        )

@@ -1,0 +1,6 @@
+"""What a routine is: its slots, events, configuration and policy, and how a payload becomes a call of a handler."""
+
+from .declaration import Event, Routine, Slot
+from .scope import ExecutionContext
+
+__all__ = ["Event", "ExecutionContext", "Routine", "Slot"]

@@ -1,0 +1,169 @@
+"""How a payload becomes the arguments of a handler.
+
+All that can be known about a handler is found out once, when its slot is declared: which parameters it names, which
+it needs, whether it takes the rest, and a compiled pydantic validator for each annotated one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from ..errors import DeclarationError
+
+Validator = Callable[[Any], Any]
+_NOT_CHECKED = (Any, object, inspect.Parameter.empty)
+
+
+class Misfit(Exception):
+    """A payload does not fit a handler; the message names the parameter, the value and the reason."""
+
+
+class Binding:
+    """The compiled call of one handler.
+
+    Args:
+        handler: the callable; None stands for a slot that only receives.
+        where: the slot's name as it stands in error messages.
+
+    Raises:
+        DeclarationError: when the handler cannot be called by parameter names, or an annotation cannot be checked.
+    """
+
+    __slots__ = ("direct", "handler", "names", "needed", "rest", "rest_validator", "sole", "validators")
+
+    def __init__(self, handler: Callable[..., Any] | None, where: str) -> None:
+        self.handler: Callable[..., Any] = _receive if handler is None else handler
+        self.names: tuple[str, ...] = ()
+        self.needed: frozenset[str] = frozenset()
+        self.rest = False
+        self.validators: dict[str, Validator] = {}
+        self.rest_validator: Validator | None = None
+        self._read_signature(where)
+        self.sole = self.names[0] if len(self.names) == 1 and not self.rest else None
+        # Whether the payload may be passed as it is.
+        self.direct = self.rest and not self.needed and not self.validators and self.rest_validator is None
+
+    def _read_signature(self, where: str) -> None:
+        _refuse_what_would_not_run(self.handler, where)
+        try:
+            parameters = inspect.signature(self.handler).parameters.values()
+        except (TypeError, ValueError) as error:
+            raise DeclarationError(f"{where}: the parameters of handler {self.handler!r} cannot be read") from error
+        hints = _annotations(self.handler, where)
+        names, needed = [], []
+        for parameter in parameters:
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise DeclarationError(
+                    f"{where}: parameter {parameter.name!r} of the handler is positional-only, and a payload is bound "
+                    f"by name; remove the '/' from its signature"
+                )
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                continue
+            hint = hints.get(parameter.name, Any)
+            validator = None if hint in _NOT_CHECKED else _validator(hint, parameter.name, where)
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self.rest, self.rest_validator = True, validator
+                continue
+            names.append(parameter.name)
+            if validator is not None:
+                self.validators[parameter.name] = validator
+            if parameter.default is parameter.empty:
+                needed.append(parameter.name)
+        self.names, self.needed = tuple(names), frozenset(needed)
+
+    def bind(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Return the keyword arguments for the handler; raise Misfit when the payload does not fit it."""
+        if self.rest:
+            arguments = dict(payload)
+        elif self.sole is not None and payload and self.sole not in payload:
+            arguments = {self.sole: dict(payload)}
+        else:
+            arguments = {name: payload[name] for name in self.names if name in payload}
+        if not self.needed <= arguments.keys():
+            missing = ", ".join(repr(name) for name in self.names if name in self.needed - arguments.keys())
+            got = ", ".join(repr(name) for name in payload) or "nothing"
+            raise Misfit(f"parameter {missing} is missing; the payload has {got}")
+        for name, validator in self.validators.items():
+            if name in arguments:
+                arguments[name] = _checked(validator, name, arguments[name])
+        if self.rest_validator is not None:
+            for name in arguments.keys() - set(self.names):
+                arguments[name] = _checked(self.rest_validator, name, arguments[name])
+        return arguments
+
+    def accepts(self, name: str) -> bool:
+        """Whether the handler takes a parameter of this name."""
+        return self.rest or name in self.names
+
+
+def _receive(**payload: Any) -> None:
+    """Stand in for a slot without a handler: what arrives is recorded, and nothing happens."""
+
+
+def _refuse_what_would_not_run(handler: object, where: str) -> None:
+    if not callable(handler):
+        raise DeclarationError(f"{where}: the handler must be callable, not {handler!r}")
+    for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - the method itself is wanted
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise DeclarationError(
+                f"{where}: handler {handler!r} is a coroutine function, and this version runs plain functions only; "
+                f"call asyncio.run(...) inside a plain handler"
+            )
+        if inspect.isgeneratorfunction(function):
+            raise DeclarationError(
+                f"{where}: handler {handler!r} is a generator function, whose body would never run; "
+                f"emit each item instead of yielding it"
+            )
+
+
+def _annotations(handler: Callable[..., Any], where: str) -> dict[str, Any]:
+    function = inspect.unwrap(getattr(handler, "func", handler))  # a functools.partial keeps its function in func
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        function = function.__call__
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise DeclarationError(
+            f"{where}: an annotation of handler {handler!r} cannot be resolved: {error}; import the name at the top of "
+            f"its module, not only for type checking and not inside a function"
+        ) from error
+    except TypeError:  # a callable written in C has no annotations
+        return {}
+
+
+def _validator(hint: Any, name: str, where: str) -> Validator:
+    try:
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        except PydanticUserError:  # models and dataclasses bring their own config
+            adapter = TypeAdapter(hint)
+    except Exception as error:
+        raise DeclarationError(
+            f"{where}: the annotation {hint!r} of parameter {name!r} cannot be checked by pydantic: {error}"
+        ) from error
+    return adapter.validator.validate_python
+
+
+def _checked(validator: Validator, name: str, value: Any) -> Any:
+    try:
+        return validator(value)
+    except ValidationError as error:
+        problems = "; ".join(
+            ".".join(str(part) for part in (name, *problem["loc"])) + ": " + problem["msg"]
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        raise Misfit(f"parameter {name!r} = {shortened(value)} is not valid: {problems}") from error
+
+
+def shortened(value: object, most: int = 200) -> str:
+    """Return the repr of a value, cut to about ``most`` characters; a repr that raises is replaced."""
+    try:
+        text = repr(value)
+    except Exception as error:
+        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -1,0 +1,239 @@
+"""Routines and what they declare. Declarations hold no data of any job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from ..core.copying import copy_value
+from ..core.numbers import seconds, whole
+from ..core.policy import ErrorHandler, ErrorStrategy
+from ..errors import ContextError, DeclarationError, known_names
+from .binding import Binding
+from .scope import ExecutionContext, Scope, current
+
+MOST_AT_A_TIME = 1_000_000
+MERGE_STRATEGIES = ("override", "append")
+
+MergeFunction = Callable[[dict[str, Any], dict[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """An input of a routine. Made by `Routine.define_slot`."""
+
+    name: str
+    handler: Callable[..., Any] | None
+    merge_strategy: str | MergeFunction
+    concurrency: int
+    timeout: float | None
+    binding: Binding = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """An output of a routine. Made by `Routine.define_event`. ``output_params`` is None when any may be emitted."""
+
+    name: str
+    output_params: tuple[str, ...] | None
+
+
+class Holder(Protocol):
+    """A graph that a routine is part of."""
+
+    def changing(self, what: str) -> None:
+        """Raise DeclarationError when the declaration must not change now."""
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(eq=False)
+class Declaration:
+    """All that one routine has declared."""
+
+    slots: dict[str, Slot] = field(default_factory=dict)
+    events: dict[str, Event] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    error_handler: ErrorHandler | None = None
+    holders: WeakSet[Any] = field(default_factory=WeakSet)
+
+
+def declaration_of(routine: Routine) -> Declaration:
+    """Return what a routine has declared."""
+    return routine._declaration
+
+
+class Routine:
+    """A step of a flow: inputs with handlers, and outputs.
+
+    Subclass it and declare slots and events in ``__init__``. One routine may be part of several flows, and any
+    number of jobs run it at the same time, so a handler keeps what belongs to a job in the `JobState`, never on
+    ``self``.
+    """
+
+    _declaration: Declaration
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Routine:
+        """Make the instance; here, so that a subclass works whether or not its ``__init__`` calls ours."""
+        self = super().__new__(cls)
+        self._declaration = Declaration()
+        return self
+
+    def define_slot(
+        self,
+        name: str,
+        handler: Callable[..., Any] | None = None,
+        merge_strategy: str | MergeFunction = "override",
+        concurrency: int = 1,
+        timeout: float | None = None,
+    ) -> Slot:
+        """Declare an input and return it.
+
+        Args:
+            name: the slot's name, not yet used for a slot of this routine.
+            handler: called once per delivery, with the payload bound to its parameters by name. A handler whose
+                only parameter is not in the payload receives the whole payload. Annotated parameters are validated
+                and coerced by pydantic. None: what arrives is recorded and nothing else happens.
+            merge_strategy: what the handler sees of earlier deliveries to this slot in the same job: ``"override"``
+                nothing, ``"append"`` for each key the list of all values so far, or a function
+                ``(old, new) -> merged`` of two dicts (``old`` is empty at first).
+            concurrency: how many deliveries may be handled at the same time. Above 1, they have no order.
+            timeout: seconds after which an attempt of the handler counts as failed.
+
+        Raises:
+            DeclarationError: when the name is taken, the handler cannot be called with a payload, an option is out of
+                range, or a job of a flow with this routine is running.
+        """
+        slots = self._declaration.slots
+        where = f"{type(self).__name__}, slot {name!r}"
+        _check_name(name, "slot", self)
+        if name in slots:
+            raise DeclarationError(f"{where}: this slot is defined already")
+        if not callable(merge_strategy) and merge_strategy not in MERGE_STRATEGIES:
+            raise DeclarationError(
+                f"{where}: unknown merge_strategy {merge_strategy!r}; use 'override', 'append', or a function "
+                f"(old, new) -> merged"
+            )
+        whole(concurrency, f"{where}: concurrency", 1, MOST_AT_A_TIME)
+        limit = seconds(timeout, f"{where}: timeout")
+        binding = Binding(handler, where)
+        self._changing(f"define slot {name!r}")
+        slots[name] = slot = Slot(name, handler, merge_strategy, concurrency, limit, binding)
+        return slot
+
+    def define_event(self, name: str, output_params: Iterable[str] | None = None) -> Event:
+        """Declare an output and return it.
+
+        Args:
+            name: the event's name, not yet used for an event of this routine.
+            output_params: names of the parameters that may be emitted with it; None allows any, ``[]`` none.
+
+        Raises:
+            DeclarationError: when the name is taken, ``output_params`` is not a list of distinct names, or a job of a
+                flow with this routine is running.
+        """
+        events = self._declaration.events
+        where = f"{type(self).__name__}, event {name!r}"
+        _check_name(name, "event", self)
+        if name in events:
+            raise DeclarationError(f"{where}: this event is defined already")
+        params = None
+        if output_params is not None:
+            if isinstance(output_params, (str, bytes)) or not isinstance(output_params, Iterable):
+                raise DeclarationError(f"{where}: output_params must be a list of names, not {output_params!r}")
+            params = tuple(output_params)
+            if not all(isinstance(each, str) and each for each in params) or len(set(params)) < len(params):
+                raise DeclarationError(f"{where}: output_params must be distinct names, not {list(params)!r}")
+        self._changing(f"define event {name!r}")
+        events[name] = event = Event(name, params)
+        return event
+
+    def emit(self, event_name: str, /, **params: Any) -> None:
+        """Emit an event: record it, and enqueue one delivery for each connection.
+
+        The handlers of those deliveries run later, possibly on other threads. Plain containers and pydantic models
+        among the parameters are copied; other objects are shared with the receivers.
+
+        Raises:
+            ContextError: when this routine is not running a handler in this thread.
+            PayloadError: when the event or a parameter is not declared.
+        """
+        scope = current.get()
+        if scope is None or scope.routine is not self:
+            raise self._outside(f"emit({event_name!r})", scope)
+        scope.emit(event_name, params)
+
+    def send_output(self, output_type: str, /, **data: Any) -> None:
+        """Send something out of the flow: it is appended to ``job_state.outputs``.
+
+        Raises:
+            ContextError: when this routine is not running a handler in this thread.
+        """
+        scope = current.get()
+        if scope is None or scope.routine is not self:
+            raise self._outside(f"send_output({output_type!r})", scope)
+        scope.send_output(output_type, data)
+
+    def get_execution_context(self) -> ExecutionContext | None:
+        """Return the context of the handler that this routine is running in this thread; None outside of one."""
+        scope = current.get()
+        return scope.context() if scope is not None and scope.routine is self else None
+
+    def set_config(self, **values: Any) -> None:
+        """Set configuration values, which every job of every flow with this routine sees.
+
+        Raises:
+            DeclarationError: when a job of such a flow is running.
+        """
+        self._changing("set its configuration")
+        self._declaration.config.update(copy_value(values))
+
+    def get_config(self, key: str, default: Any = None) -> Any:
+        """Return a copy of a configuration value, or ``default``."""
+        return copy_value(self._declaration.config.get(key, default))
+
+    def set_error_handler(self, error_handler: ErrorHandler) -> None:
+        """Set what happens when a handler of this routine raises; it goes before the flow's own handler.
+
+        Raises:
+            DeclarationError: for anything but an `ErrorHandler`, or when a job of a flow with this routine is running.
+        """
+        if not isinstance(error_handler, ErrorHandler):
+            raise DeclarationError(f"{type(self).__name__}: expected an ErrorHandler, not {error_handler!r}")
+        self._changing("set its error handler")
+        self._declaration.error_handler = error_handler
+
+    def set_as_critical(self, max_retries: int = 3, retry_delay: float = 1.0, retry_backoff: float = 2.0) -> None:
+        """Retry failed handlers, and fail the job when the retries are used up. See `ErrorHandler` for the numbers."""
+        self.set_error_handler(ErrorHandler(ErrorStrategy.RETRY, max_retries, retry_delay, retry_backoff))
+
+    def set_as_optional(self, strategy: ErrorStrategy = ErrorStrategy.CONTINUE) -> None:
+        """Let the job go on when a handler fails: ``strategy`` is CONTINUE or SKIP."""
+        self.set_error_handler(ErrorHandler(strategy))
+
+    def _changing(self, what: str) -> None:
+        for holder in self._declaration.holders:
+            holder.changing(f"{type(self).__name__}: {what}")
+
+    def _outside(self, what: str, scope: Scope | None) -> ContextError:
+        me = type(self).__name__
+        if scope is None:
+            reason = "it is only possible inside a handler, in the handler's own thread, while the handler runs"
+        else:
+            reason = f"the handler that runs here belongs to {type(scope.routine).__name__}, not to this routine"
+        return ContextError(f"{me}.{what}: {reason}")
+
+
+def _check_name(name: object, kind: str, routine: Routine) -> None:
+    if not isinstance(name, str) or not name:
+        raise DeclarationError(f"{type(routine).__name__}: a {kind} name must be a non-empty string, not {name!r}")
+
+
+def find(what: Mapping[str, Any], name: object, kind: str, where: str) -> Any:
+    """Return ``what[name]``; raise DeclarationError that names what there is and the nearest match."""
+    try:
+        return what[name]  # type: ignore[index]
+    except (KeyError, TypeError):
+        raise DeclarationError(f"{where} has no {kind} {name!r}{known_names(name, what, kind + 's')}") from None

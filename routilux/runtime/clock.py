@@ -1,0 +1,26 @@
+"""Where time comes from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A source of time; all times of a job come from one.
+
+    ``monotonic_ns`` never goes back and measures durations, ``time_ns`` is nanoseconds since 1970 in UTC.
+    """
+
+    monotonic_ns: Callable[[], int] = time.perf_counter_ns
+    time_ns: Callable[[], int] = time.time_ns
+
+
+def utc(nanoseconds: int) -> datetime:
+    """Return the aware datetime, to the microsecond, for nanoseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

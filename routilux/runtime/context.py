@@ -1,0 +1,110 @@
+"""What a handler knows of, and may do to, the job that it runs in."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+from ..core.job_record import Activation
+from ..errors import ContextError
+from .job import Job
+from .job_state import JobState
+
+
+class Acting(Protocol):
+    """A turn, as far as a context knows it."""
+
+    job: Job
+    activation: Activation | None
+
+    def emit(self, event_name: str, params: dict[str, Any]) -> None:
+        """Emit an event of the routine."""
+
+    def finish(self, result: Any) -> None:
+        """End the job when the turn has succeeded."""
+
+    def not_acting(self, what: str) -> ContextError:
+        """Return the error for an operation outside the turn."""
+
+
+class Context:
+    """The context of one running handler, from `Routine.get_execution_context`.
+
+    Its attributes can be read from any thread at any time. Its operations belong to the handler's own thread, and to
+    the time until the handler returns; elsewhere, or later, they raise `ContextError`.
+    """
+
+    __slots__ = ("_activation", "_turn")
+
+    def __init__(self, turn: Acting, activation: Activation) -> None:
+        self._turn = turn
+        self._activation = activation
+
+    @property
+    def flow(self) -> Any:
+        """The `Flow` that is executed."""
+        return self._turn.job.flow
+
+    @property
+    def job_state(self) -> JobState:
+        """The state of the job."""
+        return cast(JobState, self._turn.job.state)
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job."""
+        return self._turn.job.record.job_id
+
+    @property
+    def routine_id(self) -> str:
+        """The id of this routine in the flow."""
+        return self._activation.slot.routine_id
+
+    @property
+    def slot_name(self) -> str:
+        """The slot whose delivery is handled."""
+        return self._activation.slot.name
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of this activation it is, from 1."""
+        return self._activation.attempt
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for this handler any more, so that it may as well return.
+
+        True when the job was cancelled or finished by another handler, or this handler's time was up.
+        """
+        record = self._turn.job.record
+        return record.closed or record.running.get(self._activation.delivery.id) is not self._activation
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that the job was started for."""
+        return self._turn.job.record.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        """The user that the job was started for."""
+        return self._turn.job.record.user_id
+
+    def emit(self, event_name: str, /, **params: Any) -> None:
+        """Emit an event of this routine, as `Routine.emit` does."""
+        self._check(f"emit({event_name!r})")
+        self._turn.emit(event_name, params)
+
+    def finish(self, result: Any = None) -> None:
+        """End the job as completed, with this result, when this handler has returned.
+
+        Deliveries that have not begun are dropped then, and so is what other handlers still do. Nothing happens when
+        the handler raises after all.
+        """
+        self._check("finish()")
+        self._turn.finish(result)
+
+    def _check(self, what: str) -> None:
+        if self._turn.activation is not self._activation:
+            raise self._turn.not_acting(what)
+
+    def __repr__(self) -> str:
+        return f"<Context of {self.routine_id}.{self.slot_name} in job {self.job_id!r}, attempt {self.attempt}>"

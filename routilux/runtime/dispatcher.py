@@ -1,0 +1,128 @@
+"""How threads work for jobs: those that wait for one, and workers that are called."""
+
+from __future__ import annotations
+
+import threading
+from _thread import get_ident
+
+from ..core.job_record import Mailbox
+from ..errors import ContextError
+from ..routine.scope import Scope, current
+from .job import Job
+from .turn import Turn
+
+
+def run_to_rest(job: Job, timeout: float | None) -> None:
+    """Run a job until it has come to rest; when ``timeout`` seconds pass before, fail it and wait no longer.
+
+    Raises what told the process to stop (KeyboardInterrupt, SystemExit), in a handler or in this thread, after
+    recording it as the job's failure.
+    """
+    try:
+        if timeout is None:
+            lend(job)
+        elif not watch(job, timeout):
+            job.expire(timeout)
+    except BaseException as error:
+        job.interrupted(error)
+        raise
+    if job.interrupt is not None:
+        raise job.interrupt
+
+
+def wait(job: Job, timeout: float | None) -> bool:
+    """Wait until a job has come to rest, lending it this thread unless there is a timeout; tell whether it has ended.
+
+    Raises ContextError inside a handler of the job.
+    """
+    refuse_inside(job, "wait")
+    if timeout is None:
+        lend(job)
+    else:
+        watch(job, timeout)
+    return job.record.at_rest and job.record.status.ended
+
+
+def refuse_inside(job: Job, what: str) -> None:
+    """Raise ContextError when this thread runs a handler of the job, which would wait for itself."""
+    scope: Scope | None = current.get()
+    while scope is not None:
+        if scope.job is job:
+            raise ContextError(
+                f"flow {job.plan.flow_id!r}: {what} inside a handler of job {job.record.job_id!r} would wait for itself"
+            )
+        scope = scope.outer
+
+
+def lend(job: Job) -> None:
+    """Work for a job on the calling thread until the job has come to rest."""
+    thread = get_ident()
+    while True:
+        with job.lock:
+            if job.record.at_rest:
+                break
+            mailbox = job.join(thread)
+            bell = None
+            if mailbox is None:
+                bell = threading.Event()
+                job.idle.append(bell)
+        if bell is not None:
+            _sleep(job, bell)
+        while mailbox is not None:
+            mailbox = _take_turns(job, mailbox)
+    if job.interrupt is not None and job.interrupt_thread == thread:
+        raise job.interrupt
+
+
+def _sleep(job: Job, bell: threading.Event) -> None:
+    try:
+        bell.wait()
+    finally:
+        with job.lock:
+            if bell in job.idle:
+                job.idle.remove(bell)
+            else:
+                job.calling = False
+                job.call()
+
+
+def watch(job: Job, timeout: float) -> bool:
+    """Wait for a job to come to rest without working for it; return whether it has within ``timeout`` seconds."""
+    bell = threading.Event()
+    with job.lock:
+        if job.record.at_rest:
+            return True
+        job.watchers.append(bell)
+        job.call()
+    with job.engine.pool.blocked():
+        bell.wait(timeout)
+    with job.lock:
+        if bell in job.watchers:
+            job.watchers.remove(bell)
+        return job.record.at_rest
+
+
+def assist(job: Job) -> None:
+    """Work for a job on a worker thread, until there is nothing to do or another job wants the thread."""
+    with job.lock:
+        job.calling = False
+        mailbox = job.join(get_ident())
+    while mailbox is not None:
+        mailbox = _take_turns(job, mailbox)
+        if mailbox is not None and job.engine.pool.has_tasks():
+            with job.lock:
+                job.record.ready.appendleft(mailbox)
+                job.leave(get_ident())
+                job.call()
+            return
+
+
+def _take_turns(job: Job, mailbox: Mailbox) -> Mailbox | None:
+    """Take a batch of turns; return the mailbox to go on with, None when the thread has left the crew."""
+    try:
+        Turn(job, mailbox).run()
+    except BaseException as error:
+        # Not a handler's exception, which the turn commits: an interrupt between two handlers, for instance.
+        job.interrupted(error)
+    with job.lock:
+        return job.next_mailbox(get_ident())

@@ -1,0 +1,81 @@
+"""What the flows of a process share: worker threads, timers and a clock."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+from .clock import Clock
+from .pool import WorkerPool
+from .timers import Timers
+
+
+class Engine:
+    """Threads and time for any number of flows.
+
+    Flows use the engine of the process unless they are given one: ``Flow(engine=Engine())``. It has as many worker
+    threads as the largest ``max_workers`` among the flows that use them; they are made on demand, and end when the
+    last of those flows is shut down or garbage collected.
+
+    Args:
+        clock: where time comes from; the computer's clock by default.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock if clock is not None else Clock()
+        self.pool = WorkerPool()
+        self.timers = Timers(self.clock)
+        self._lock = threading.Lock()
+        self._users: dict[int, int] = {}
+        self._given_up_helpers = 0
+
+    @property
+    def given_up_threads(self) -> int:
+        """How many threads still run a handler whose time was up and that nobody waits for any more."""
+        with self._lock:
+            helpers = self._given_up_helpers
+        return helpers + self.pool.given_up
+
+    def attach(self, user: Any, max_workers: int) -> None:
+        """Let ``user`` (a flow) have jobs run on up to ``max_workers`` worker threads."""
+        key = id(user)
+        with self._lock:
+            if self._users.get(key) == max_workers:
+                return
+            if key not in self._users:
+                weakref.finalize(user, self.detach, key).atexit = False
+            self._users[key] = max_workers
+            limit = max(self._users.values())
+        self.pool.set_limit(limit)
+
+    def release(self, user: Any) -> None:
+        """Let go of the threads for ``user``, and wait for them to end when it was the last user."""
+        self.detach(id(user))
+        self.pool.join()
+
+    def detach(self, key: int) -> None:
+        """Forget the user with this id; without users, the worker threads end."""
+        with self._lock:
+            if self._users.pop(key, None) is None:
+                return
+            limit = max(self._users.values(), default=0)
+        self.pool.set_limit(limit)
+
+    def count_given_up_helper(self, change: int) -> None:
+        """Note that a helper thread was given up (1), or has ended after all (-1)."""
+        with self._lock:
+            self._given_up_helpers += change
+
+
+_default: Engine | None = None
+_default_lock = threading.Lock()
+
+
+def default_engine() -> Engine:
+    """Return the engine of this process, which is made when it is first asked for."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Engine()
+        return _default

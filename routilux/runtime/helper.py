@@ -1,0 +1,76 @@
+"""A thread beside the workers, for handlers that somebody may stop waiting for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from ..routine.scope import Scope, current
+from .engine import Engine
+
+
+class Call:
+    """One call of a handler by a helper. ``stirred`` is set when ``done`` or the time budget has changed."""
+
+    __slots__ = ("arguments", "done", "error", "handler", "scope", "stirred")
+
+    def __init__(self, scope: Scope, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        self.scope = scope
+        self.handler = handler
+        self.arguments = arguments
+        self.done = False
+        self.error: BaseException | None = None
+        self.stirred = threading.Event()
+
+
+class Helper:
+    """One thread that calls handlers for one turn. It ends when it is closed, or given up and free again."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._given_up = False
+        self._call: Call | None = None
+        thread = threading.Thread(target=self._run, name="routilux-helper", daemon=True)
+        thread.start()
+        self.thread: int = thread.ident or 0
+
+    def start(self, scope: Scope, handler: Callable[..., Any], arguments: dict[str, Any]) -> Call:
+        """Call a handler on the helper's thread, as part of the turn that ``scope`` is."""
+        self._call = call = Call(scope, handler, arguments)
+        self._calls.put(call)
+        return call
+
+    def stir(self) -> None:
+        """Have whoever waits for the call look at its time budget again."""
+        if self._call is not None:
+            self._call.stirred.set()
+
+    def close(self) -> None:
+        """Let the thread end; no call is running."""
+        self._calls.put(None)
+
+    def give_up(self) -> None:
+        """Stop waiting for the call that is running; the thread ends when it returns, and is counted until then."""
+        self._given_up = True
+        self._engine.count_given_up_helper(1)
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while True:
+            call = self._calls.get()
+            if call is None:
+                break
+            current.set(call.scope)
+            try:
+                call.handler(**call.arguments)
+            except BaseException as error:
+                call.error = error
+            current.set(None)
+            call.done = True
+            call.stirred.set()
+            del call
+        if self._given_up:
+            self._engine.count_given_up_helper(-1)

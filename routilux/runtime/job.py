@@ -1,0 +1,216 @@
+"""A job in this process: its record, the lock around it, and the threads that work on it.
+
+All that is here changes under ``lock``. A thread that works for the job is in ``crew``; a thread inside ``execute`` or
+``wait`` that finds nothing to do is in ``idle``; one that waits inside an ``emit`` for others to shorten the queue is
+in ``pressed``; one that only watches for the end is in ``watchers``. Each of these sleeps on an Event of its own,
+and whoever changes what it waits for sets it.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ..core.job_record import JobRecord, Mailbox
+from ..core.machine import cancelled, failed, started
+from ..core.plan import Plan, SlotPlan
+from ..core.records import ErrorRecord
+from ..errors import JobTimeoutError
+from .engine import Engine
+from .gate import Gate
+from .timers import Timer
+
+
+class Job:
+    """One execution of a flow.
+
+    Args:
+        flow: the flow, for the handlers' contexts.
+        record: the record of the job, pending.
+        engine: whose threads, timers and clock it uses.
+        max_workers: how many threads may run its handlers at the same time.
+        max_pending: how many deliveries may be queued before those who emit more have to help or wait.
+        assist: what a worker thread does when the job asks for one.
+        on_rest: called, under the lock, when the job has come to rest.
+    """
+
+    def __init__(
+        self,
+        flow: Any,
+        record: JobRecord,
+        engine: Engine,
+        max_workers: int,
+        max_pending: int,
+        assist: Callable[[Job], None],
+        on_rest: Callable[[Job], None],
+    ) -> None:
+        self.flow = flow
+        self.record = record
+        self.plan: Plan = record.plan
+        self.engine = engine
+        self.now = engine.clock.monotonic_ns
+        self.lock = Gate()
+        self.max_workers = max_workers
+        self.max_pending = max_pending
+        self.enough_room = max_pending // 2
+        self.crew: set[int] = set()
+        self.crew_size = 0
+        self.calling = False
+        self.idle: list[threading.Event] = []
+        self.watchers: list[threading.Event] = []
+        self.pressed: list[threading.Event] = []
+        self.emitting = 0
+        self.failure: BaseException | None = None
+        self.interrupt: BaseException | None = None
+        self.interrupt_thread = 0
+        self.timers: dict[int, Timer] = {}
+        self.state: Any = None
+        self._assist = assist
+        self._on_rest = on_rest
+
+    def start(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool) -> None:
+        """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""
+        with self.lock:
+            started(self.record, slot, payload, isolate, self.now())
+
+    # --- the crew; the caller holds the lock ------------------------------------------------------------------
+
+    def join(self, thread: int) -> Mailbox | None:
+        """Let a thread work for the job, and return its first mailbox; None when there is nothing for it to do."""
+        if self.crew_size >= self.max_workers or not self.record.ready or not self.record.open:
+            return None
+        self.crew.add(thread)
+        self.crew_size += 1
+        return self.next_mailbox(thread)
+
+    def next_mailbox(self, thread: int) -> Mailbox | None:
+        """Return the mailbox that a thread of the crew takes next; None when it has left the crew."""
+        record = self.record
+        if not record.ready or not record.open:
+            self.leave(thread)
+            return None
+        mailbox = record.ready.popleft()
+        if record.ready:
+            self.call()
+        return mailbox
+
+    def leave(self, thread: int) -> None:
+        """Take a thread out of the crew."""
+        if thread in self.crew:
+            self.crew.remove(thread)
+            self.crew_size -= 1
+
+    def call(self) -> None:
+        """Have one more thread come to work, if one may and none is on its way already.
+
+        Whoever comes calls the next one when there is work left, so that a burst of work wakes as many threads as
+        it can use, and a chain of single deliveries wakes none for nothing.
+        """
+        if self.calling or self.crew_size >= self.max_workers or not self.record.ready:
+            return
+        self.calling = True
+        if self.idle:
+            self.idle.pop().set()
+        else:
+            self.engine.attach(self.flow, self.flow.max_workers)
+            self.engine.pool.submit(self.assist)
+
+    def assist(self) -> None:
+        """Work for the job on the calling worker thread."""
+        self._assist(self)
+
+    def take_nested(self) -> Mailbox | None:
+        """Return a ready mailbox for a thread that is inside an ``emit``; never one with a timeout."""
+        ready = self.record.ready
+        for index, mailbox in enumerate(ready):
+            if not mailbox.timed:
+                del ready[index]
+                return mailbox
+        return None
+
+    def settle(self) -> None:
+        """Wake those who wait for what may just have happened. Called after every activation."""
+        record = self.record
+        if not record.open:
+            self.stir()
+            if not record.running:
+                self._rest()
+        elif self.pressed and (
+            record.queued <= self.enough_room or record.ready or len(record.running) <= self.emitting
+        ):
+            self.stir()
+
+    def stir(self) -> None:
+        """Have those who wait inside an ``emit`` look again."""
+        for bell in self.pressed:
+            bell.set()
+        self.pressed.clear()
+
+    def _rest(self) -> None:
+        if self.timers:
+            for timer in self.timers.values():
+                timer.cancel()
+            self.timers.clear()
+            self.engine.timers.prune()
+        for bell in self.idle:
+            bell.set()
+        for bell in self.watchers:
+            bell.set()
+        self.idle.clear()
+        self.watchers.clear()
+        self._on_rest(self)
+
+    # --- ending from outside ----------------------------------------------------------------------------------
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the job. Raises StatusError when it has ended."""
+        with self.lock:
+            cancelled(self.record, reason, self.now())
+            self.settle()
+
+    def cancel_unless_ended(self, reason: str) -> None:
+        """Cancel the job, if it has not ended."""
+        with self.lock:
+            if not self.record.status.ended:
+                cancelled(self.record, reason, self.now())
+                self.settle()
+
+    def expire(self, timeout: float) -> None:
+        """Fail the job because its time is up, and stop waiting for the handlers that still run."""
+        message = f"flow {self.plan.flow_id!r}, job {self.record.job_id!r}: not ended within {timeout:g} seconds"
+        self.fail(JobTimeoutError(message), give_up=True)
+
+    def interrupted(self, error: BaseException) -> None:
+        """Fail the job because of something that is not to be kept from stopping this thread."""
+        self.interrupt, self.interrupt_thread = error, threading.get_ident()
+        self.fail(error)
+
+    def fail(self, error: BaseException, give_up: bool = False) -> None:
+        """Fail the job as a whole unless it has ended; with ``give_up``, replace the threads that run its handlers."""
+        with self.lock:
+            if self.record.open:
+                running = [activation.slot for activation in self.record.running.values()]
+                if running and give_up:
+                    names = ", ".join(sorted({f"{slot.routine_id}.{slot.name}" for slot in running}))
+                    error.args = (f"{error}; still running: {names}",)
+                self.failure = error
+                failed(self.record, describe(error), self.now())
+                if give_up:
+                    for thread in self.crew:
+                        self.engine.pool.give_up(thread)
+            self.settle()
+
+
+def describe(error: BaseException, slot: SlotPlan | None = None, attempt: int | None = None) -> ErrorRecord:
+    """Return what a job keeps of an exception."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    try:
+        message = str(error)
+    except Exception as unprintable:
+        message = f"<its message cannot be made: {type(unprintable).__name__}>"
+    kind, trace = type(error).__name__, "".join(lines)
+    if slot is None:
+        return ErrorRecord(kind, message, trace)
+    return ErrorRecord(kind, message, trace, slot.routine_id, slot.name, attempt)

@@ -1,0 +1,296 @@
+"""The handle that people hold on a job: they read its record, wait for it, and write to it from inside it."""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, overload
+
+from ..core.copying import copy_payload, copy_value
+from ..core.history import Totals
+from ..core.machine import logged, wrote
+from ..core.numbers import seconds
+from ..core.records import ErrorRecord
+from ..core.status import JobStatus
+from ..errors import ContextError, ExecutionError, known_names
+from ..routine.scope import Scope, current
+from . import reports
+from .clock import utc
+from .job import Job
+from .reports import ExecutionRecord, Output, Performance
+
+
+class JobState:
+    """One job of a flow: its status, states, data, log, outputs, history and errors.
+
+    Reading is possible from any thread, at any time, and gives copies of one moment. Writing is possible inside a
+    handler of the job, where it is part of the handler's turn, and from anywhere while the job is not running.
+    """
+
+    def __init__(self, job: Job, wait: Callable[[Job, float | None], bool]) -> None:
+        self._job = job
+        self._wait = wait
+        self._record = job.record
+
+    # --- what it is -------------------------------------------------------------------------------------------
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job."""
+        return self._record.job_id
+
+    @property
+    def flow_id(self) -> str:
+        """The id of its flow."""
+        return self._record.plan.flow_id
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that it was started for."""
+        return self._record.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        """The user that it was started for."""
+        return self._record.user_id
+
+    @property
+    def status(self) -> JobStatus:
+        """Where it is in its life; compares with and prints as a plain string such as ``"completed"``."""
+        return self._record.status
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made, in UTC."""
+        return utc(self._record.created + self._record.epoch)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When it began to run, in UTC."""
+        return None if self._record.started is None else utc(self._record.started + self._record.epoch)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended, in UTC."""
+        return None if self._record.finished is None else utc(self._record.finished + self._record.epoch)
+
+    @property
+    def result(self) -> Any:
+        """A copy of what ``ctx.finish(result)`` was given; None without one."""
+        return copy_value(self._record.result)
+
+    @property
+    def error(self) -> ErrorRecord | None:
+        """The first of `errors`."""
+        with self._job.lock:
+            return self._record.errors[0] if self._record.errors else None
+
+    @property
+    def errors(self) -> list[ErrorRecord]:
+        """All errors of activations that were not retried to success, those that the job survived too."""
+        with self._job.lock:
+            return self._record.errors[:]
+
+    @property
+    def outputs(self) -> list[Output]:
+        """What its handlers sent with ``send_output``, in order."""
+        with self._job.lock:
+            sent = self._record.outputs[:]
+        return reports.outputs(sent, self._record.epoch)
+
+    @property
+    def pending_count(self) -> int:
+        """How many deliveries have no end yet: queued, being handled, or waiting for a retry."""
+        with self._job.lock:
+            return self._record.outstanding
+
+    # --- routine states, shared data, shared log --------------------------------------------------------------
+
+    def get_routine_state(self, routine_id: str) -> dict[str, Any] | None:
+        """Return a copy of the state of a routine, or None when it has none.
+
+        Raises:
+            ExecutionError: when the flow has no such routine.
+        """
+        self._check_routine(routine_id)
+        with self._job.lock:
+            self._note_read(routine_id, None)
+            state = self._record.routine_states.get(routine_id)
+            return None if state is None else copy_payload(state)
+
+    def update_routine_state(self, routine_id: str, state: Mapping[str, Any]) -> None:
+        """Set the given keys of a routine's state; its other keys stay as they are.
+
+        Raises:
+            ExecutionError: when the flow has no such routine, or ``state`` is no mapping with string keys.
+            ConflictError: when this activation had read a key that another one has changed since.
+            ContextError: while the job runs, anywhere but in one of its handlers.
+        """
+        self._check_routine(routine_id)
+        self._write(routine_id, _string_keys(state, f"the state of routine {routine_id!r}"))
+
+    def get_shared_data(self, key: str, default: Any = None) -> Any:
+        """Return a copy of a value of the shared data, or ``default``."""
+        with self._job.lock:
+            self._note_read(None, key)
+            shared = self._record.shared
+            return copy_value(shared[key]) if key in shared else default
+
+    def update_shared_data(self, key: str, value: Any) -> None:
+        """Set a key of the shared data.
+
+        Raises:
+            ConflictError: when this activation had read the key and another one has changed it since.
+            ContextError: while the job runs, anywhere but in one of its handlers.
+            ExecutionError: when the key is no string.
+        """
+        self._write(None, _string_keys({key: value}, "the shared data"))
+
+    def append_to_shared_log(self, entry: Mapping[str, Any]) -> None:
+        """Append an entry, which gets a ``timestamp`` (ISO 8601, UTC) after its own keys unless it has one.
+
+        Raises:
+            ContextError: while the job runs, anywhere but in one of its handlers.
+            ExecutionError: when the entry is no mapping with string keys.
+        """
+        entry = _string_keys(entry, "a log entry")
+        scope = self._scope()
+        if scope is not None:
+            scope.log(entry)
+            return
+        with self._job.lock:
+            self._check_not_running()
+            logged(self._record, entry, self._job.now())
+
+    def get_shared_log(self, filter_func: Callable[[dict[str, Any]], bool] | None = None) -> list[dict[str, Any]]:
+        """Return copies of the log entries, in order; only those for which ``filter_func(entry)`` is true."""
+        with self._job.lock:
+            kept = self._record.log[:]
+        epoch = self._record.epoch
+        entries = []
+        for each in kept:
+            entry = copy_payload(each.entry)
+            entry.setdefault("timestamp", utc(each.at + epoch).isoformat())
+            if filter_func is None or filter_func(entry):
+                entries.append(entry)
+        return entries
+
+    # --- history ----------------------------------------------------------------------------------------------
+
+    def get_execution_history(self, routine_id: str | None = None) -> list[ExecutionRecord]:
+        """Return the activations that have ended, by start time; those of one routine when it is named.
+
+        With a ``history_limit``, the latest that fit it; `performance` counts them all.
+
+        Raises:
+            ExecutionError: when the flow has no such routine.
+        """
+        if routine_id is not None:
+            self._check_routine(routine_id)
+        with self._job.lock:
+            entries = self._record.history.kept()
+        if routine_id is not None:
+            entries = [entry for entry in entries if entry[0] == routine_id]
+        return reports.execution_records(entries, self._record.epoch)
+
+    @overload
+    def performance(self) -> dict[str, Performance]: ...
+
+    @overload
+    def performance(self, routine_id: str) -> Performance: ...
+
+    def performance(self, routine_id: str | None = None) -> dict[str, Performance] | Performance:
+        """Return the timings of one routine, or of each that has run, by routine id.
+
+        Raises:
+            ExecutionError: when the flow has no such routine.
+        """
+        if routine_id is not None:
+            self._check_routine(routine_id)
+        with self._job.lock:
+            totals = self._record.history.count()
+            if routine_id is not None:
+                return reports.performance(totals.get(routine_id, Totals()))
+            return {name: reports.performance(totals[name]) for name in self._record.plan.nodes if name in totals}
+
+    def summary(self) -> str:
+        """Return a text that tells a person how the job went: status, times, counts and timings, errors."""
+        head = [f"job {self.job_id} of flow {self.flow_id}: {self.status}"]
+        record = self._record
+        if record.started is not None:
+            now = self._job.now()
+            taken = reports.spell(((record.finished or now) - record.started) / 1e9)
+            since = f"{self.started_at:%Y-%m-%d %H:%M:%S} UTC"
+            head.append(f"started {since}, " + (f"took {taken}" if record.finished else f"for {taken} now"))
+        if record.reason:
+            head.append(f"reason: {record.reason}")
+        if self.pending_count:
+            head.append(f"pending deliveries: {self.pending_count:,}")
+        return reports.summary(head, self.performance(), self.errors)
+
+    # --- waiting ----------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the job has ended, and return True; False when ``timeout`` seconds pass before.
+
+        Without a timeout, the calling thread runs handlers of the job meanwhile.
+
+        Raises:
+            ContextError: inside a handler of this job.
+        """
+        return self._wait(self._job, seconds(timeout, "wait: timeout"))
+
+    def raise_for_status(self) -> None:
+        """Raise what failed the job: the handler's own exception; ExecutionError when the job was cancelled.
+
+        Nothing happens when it has completed or goes on.
+        """
+        if self._record.status is JobStatus.CANCELLED:
+            because = f": {self._record.reason}" if self._record.reason else ""
+            raise ExecutionError(f"flow {self.flow_id!r}: job {self.job_id!r} was cancelled{because}")
+        if self._record.status is JobStatus.FAILED and self._job.failure is not None:
+            raise self._job.failure
+
+    def __repr__(self) -> str:
+        return f"<JobState {self.job_id!r} of flow {self.flow_id!r}: {self.status}>"
+
+    # --- how ----------------------------------------------------------------------------------------------------
+
+    def _scope(self) -> Scope | None:
+        """Return the turn of this job that this thread takes, if it takes one."""
+        scope = current.get()
+        return scope if scope is not None and scope.job is self._job and scope.thread == get_ident() else None
+
+    def _note_read(self, routine_id: str | None, key: str | None) -> None:
+        scope = self._scope()
+        if scope is not None:
+            scope.note_read(routine_id, key)
+
+    def _write(self, area: str | None, values: dict[str, Any]) -> None:
+        scope = self._scope()
+        if scope is not None:
+            scope.write(area, values)
+            return
+        with self._job.lock:
+            self._check_not_running()
+            wrote(self._record, area, values)
+
+    def _check_not_running(self) -> None:
+        if not self._record.at_rest:
+            raise ContextError(
+                f"flow {self.flow_id!r}: job {self.job_id!r} is {self.status}; while it runs, it is written to "
+                f"only by its own handlers, in their own threads"
+            )
+
+    def _check_routine(self, routine_id: object) -> None:
+        nodes = self._record.plan.nodes
+        if routine_id not in nodes:
+            hint = known_names(routine_id, nodes, "routines")
+            raise ExecutionError(f"flow {self.flow_id!r} has no routine {routine_id!r}{hint}")
+
+
+def _string_keys(values: object, what: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise ExecutionError(f"{what} must be a mapping with string keys, not {values!r}")
+    return copy_payload(values)

@@ -1,0 +1,57 @@
+"""Routines and flows that many tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from routilux import Flow, Routine
+
+
+class Step(Routine):
+    """A routine of one handler ``handle(step, **payload)`` in slot ``input``, with event ``output``."""
+
+    def __init__(self, handle: Callable[..., Any], *, events: Iterable[str] = ("output",), **slot_options: Any) -> None:
+        super().__init__()
+        self.handle_with = handle
+        self.define_slot("input", handler=self.process, **slot_options)
+        for name in events:
+            self.define_event(name)
+
+    def process(self, **payload: Any) -> None:
+        self.handle_with(self, **payload)
+
+
+class Source(Routine):
+    """Emits ``output(data=item)`` for each item when triggered; the items are the entry's, else those given here."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__()
+        self.items = items
+        self.define_slot("trigger", handler=self.generate)
+        self.define_event("output", ["data"])
+
+    def generate(self, items: Any = None) -> None:
+        for item in self.items if items is None else items:
+            self.emit("output", data=item)
+
+
+class Sink(Routine):
+    """Keeps what arrives, in order."""
+
+    def __init__(self, **slot_options: Any) -> None:
+        super().__init__()
+        self.got: list[Any] = []
+        self.define_slot("input", handler=self.collect, **slot_options)
+
+    def collect(self, **payload: Any) -> None:
+        self.got.append(payload.get("data", payload))
+
+
+def chain(*routines: Routine, **options: Any) -> Flow:
+    """Return a flow in which each routine's ``output`` goes to the next one's ``input``; ids are r0, r1, ..."""
+    flow = Flow("chain", **options)
+    ids = [flow.add_routine(routine, f"r{index}") for index, routine in enumerate(routines)]
+    for left, right in zip(ids, ids[1:], strict=False):
+        flow.connect(left, "output", right, "input")
+    return flow
