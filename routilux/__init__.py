@@ -15,7 +15,7 @@ from .errors import (
     StatusError,
 )
 from .flow import Flow
-from .graph import Connection
+from .graph import Connection, Finding
 from .routine import Event, ExecutionContext, Routine, Slot
 from .runtime.clock import Clock
 from .runtime.context import Context
@@ -31,6 +31,7 @@ __all__ = [
     "ErrorHandler",
     "ErrorStrategy",
     "Event",
+    "Finding",
     "Flow",
     "Routine",
     "Slot",

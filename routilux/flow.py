@@ -13,6 +13,7 @@ from .core.history import History
 from .core.job_record import JobRecord
 from .core.numbers import seconds, whole
 from .errors import DeclarationError, ExecutionError, known_names
+from .graph.description import Classes, build
 from .graph.wiring import Graph
 from .runtime.dispatcher import assist, refuse_inside, run_to_rest, wait
 from .runtime.engine import Engine, default_engine
@@ -20,6 +21,7 @@ from .runtime.job import Job
 from .runtime.job_state import JobState
 
 STRATEGIES = ("sequential", "concurrent")
+DESCRIBED_OPTIONS = ("execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
 MOST_WORKERS = 10_000
 MOST_PENDING = 1_000_000_000
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
@@ -110,7 +112,7 @@ class Flow(Graph):
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
         job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id)
         run_to_rest(job, limit)
-        return JobState(job, wait)
+        return JobState(job)
 
     def start(
         self,
@@ -126,7 +128,7 @@ class Flow(Graph):
         job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id)
         with job.lock:
             job.call()
-        return JobState(job, wait)
+        return JobState(job)
 
     def wait_for_completion(self, timeout: float | None = None, job_state: JobState | None = None) -> bool:
         """Wait for a job, or for all running jobs of this flow; return whether all of them have ended.
@@ -182,6 +184,27 @@ class Flow(Graph):
     ) -> None:
         self.shutdown(cancel=error is not None)
 
+    # --- as data ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], registry: Classes, *, exceptions: Classes = ()) -> Flow:
+        """Return the flow that `to_dict` has described.
+
+        Args:
+            data: the description.
+            registry: the routine classes that it may use: a list, or a mapping from the names of classes. Each routine
+                is made by calling its class without arguments, then configured.
+            exceptions: exception classes that its error handlers retry, beside the builtin ones: a list, or a mapping
+                from their names.
+
+        Raises:
+            DeclarationError: when the data is malformed, or does not fit the classes; it says what and where.
+        """
+        return build(cls, DESCRIBED_OPTIONS, data, registry, exceptions)
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in DESCRIBED_OPTIONS}
+
     # --- how ----------------------------------------------------------------------------------------------------
 
     def changing(self, what: str) -> None:
@@ -222,8 +245,7 @@ class Flow(Graph):
             history=History(self.history_limit),
         )
         workers = self.max_workers if self.execution_strategy == "concurrent" else 1
-        job = Job(self, record, self.engine, workers, self.max_pending, assist, self._ended)
-        job.state = JobState(job, wait)
+        job = Job(self, record, self.engine, workers, self.max_pending, assist, wait, self._ended)
         with self._jobs_lock:
             if record.job_id in self._jobs:
                 raise ExecutionError(f"{where}: a job {record.job_id!r} is running already")

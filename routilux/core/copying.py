@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -39,51 +39,59 @@ def _copy(value: Any, seen: dict[int, Any]) -> Any:
     known = seen.get(id(value))
     if known is not None:
         return known
-    if isinstance(value, list):
-        return _fill_list(value, seen)
     if isinstance(value, dict):
-        return _fill_dict(value, seen)
+        return _copy_items(value, seen, value.items(), dict.__setitem__)
+    if isinstance(value, list):
+        return _copy_items(value, seen, enumerate(value), list.__setitem__)
+    if isinstance(value, deque):
+        return _copy_items(value, seen, enumerate(value), deque.__setitem__)
+    if isinstance(value, tuple):
+        return _copy_tuple(value, seen)
+    if isinstance(value, (set, bytearray)):
+        return seen.setdefault(id(value), copy.copy(value))
     if isinstance(value, BaseModel):
         return _copy_model(value, seen)
-    if isinstance(value, tuple):
-        items = [_copy(item, seen) for item in value]
-        if all(new is old for new, old in zip(items, value, strict=True)):
-            return value
-        make = getattr(value.__class__, "_make", value.__class__)
-        return seen.setdefault(id(value), make(items))
-    if isinstance(value, (set, bytearray, deque)):
-        new = copy.copy(value)
-        if isinstance(new, deque):
-            seen[id(value)] = new
-            for index, item in enumerate(value):
-                new[index] = _copy(item, seen)
-        return seen.setdefault(id(value), new)
     return value
 
 
-def _fill_list(value: list[Any], seen: dict[int, Any]) -> list[Any]:
-    new = copy.copy(value) if value.__class__ is not list else value[:]
-    seen[id(value)] = new
-    for index, item in enumerate(new):
+def _copy_items(
+    value: Any, seen: dict[int, Any], items: Iterable[tuple[Any, Any]], put: Callable[[Any, Any, Any], None]
+) -> Any:
+    """Copy a container, then replace the items of the copy by copies of the original's.
+
+    ``put`` is the base class's way to set an item: a subclass may not let its users do that.
+    """
+    new = seen[id(value)] = copy.copy(value)
+    for key, item in items:
         if item.__class__ not in ATOMS:
-            new[index] = _copy(item, seen)
+            put(new, key, _copy(item, seen))
     return new
 
 
-def _fill_dict(value: dict[Any, Any], seen: dict[int, Any]) -> dict[Any, Any]:
-    new = copy.copy(value) if value.__class__ is not dict else value.copy()
-    seen[id(value)] = new
-    for key, item in new.items():
-        if item.__class__ not in ATOMS:
-            new[key] = _copy(item, seen)
-    return new
+def _copy_tuple(value: tuple[Any, ...], seen: dict[int, Any]) -> tuple[Any, ...]:
+    items = [_copy(item, seen) for item in value]
+    if id(value) in seen:  # an item leads back to it
+        return seen[id(value)]  # type: ignore[no-any-return]
+    if all(new is old for new, old in zip(items, value, strict=True)):
+        return value
+    # Past the constructor of a subclass, which may take other arguments.
+    made: tuple[Any, ...] = tuple.__new__(value.__class__, items)
+    seen[id(value)] = made
+    if hasattr(value, "__dict__"):
+        made.__dict__.update(value.__dict__)
+    return made
 
 
 def _copy_model(value: BaseModel, seen: dict[int, Any]) -> BaseModel:
-    new = value.model_copy()
-    seen[id(value)] = new
-    for part in (new.__dict__, new.__pydantic_extra__, new.__pydantic_private__):
-        for key, item in (part or {}).items():
-            if item.__class__ not in ATOMS:
-                part[key] = _copy(item, seen)  # type: ignore[index]
+    new = seen[id(value)] = value.model_copy()
+    parts = (
+        (value.__dict__, new.__dict__),
+        (value.__pydantic_extra__, new.__pydantic_extra__),
+        (value.__pydantic_private__, new.__pydantic_private__),
+    )
+    for old_part, new_part in parts:
+        if old_part and new_part:
+            for key, item in old_part.items():
+                if item.__class__ not in ATOMS:
+                    new_part[key] = _copy(item, seen)
     return new

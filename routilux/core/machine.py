@@ -70,12 +70,12 @@ def began(record: JobRecord, mailbox: Mailbox, at: int) -> Activation | None:
         activation = mailbox.resumed.popleft()
     elif mailbox.queue:
         activation = Activation(mailbox.queue.popleft())
-        record.queued -= 1
         if activation.slot.merge == "append":
             _append(record, activation)
     else:
         return None
     activation.started = at
+    record.queued -= 1
     record.running[activation.delivery.id] = activation
     return activation
 
@@ -85,13 +85,13 @@ def _append(record: JobRecord, activation: Activation) -> None:
     for key, value in activation.payload.items():
         buffer.setdefault(key, []).append(value)
     activation.payload = {key: values[:] for key, values in buffer.items()}
-    activation.isolate = True
+    activation.isolate = record.plan.copy_payloads
 
 
 def merged(record: JobRecord, activation: Activation, buffer: dict[str, Any]) -> None:
     """The slot's merge function made ``buffer`` of the old buffer and this activation's payload."""
     record.buffers[activation.slot.index] = activation.payload = buffer
-    activation.isolate = True
+    activation.isolate = record.plan.copy_payloads
 
 
 def emitted(
@@ -137,6 +137,7 @@ def due(record: JobRecord, activation: Activation) -> None:
     del record.retrying[activation.delivery.id]
     mailbox = record.mailboxes[activation.slot.mailbox]
     mailbox.resumed.append(activation)
+    record.queued += 1
     record.ready.append(mailbox)
 
 
@@ -260,8 +261,8 @@ def sent(record: JobRecord, routine_id: str, output_type: str, data: dict[str, A
 
 def failed(record: JobRecord, error: ErrorRecord, at: int) -> None:
     """Fail the job as a whole; activations that run are recorded as failed and may do nothing more."""
-    record.errors.append(error)
     _fail(record, error, at)
+    record.errors.append(error)
     for activation in list(record.running.values()):
         _remember(record, activation, "failed", at - activation.started, error)
 

@@ -13,7 +13,7 @@ def whole(value: object, name: str, least: int, most: int | None = None) -> int:
     """Return ``value`` when it is an int from ``least`` to ``most``; raise DeclarationError otherwise."""
     bounds = f"from {least:,} to {most:,}" if most is not None else f"of at least {least:,}"
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        raise DeclarationError(f"{name} must be a whole number {bounds}, not {value!r}")
+        raise DeclarationError(f"{name} must be a whole number {bounds}, not {_shown(value)}")
     return value
 
 
@@ -22,13 +22,22 @@ def real(value: object, name: str, least: float, most: float = LONGEST_SECONDS, 
 
     With ``above`` it must be greater than ``least``, not equal to it.
     """
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if good and not math.isnan(value) and (value > least or (value == least and not above)) and value <= most:  # type: ignore[arg-type, operator]
-        return float(value)  # type: ignore[arg-type]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        # A comparison with NaN is false, and ints of any size compare with floats.
+        low_enough = value <= most
+        high_enough = value > least if above else value >= least
+        if low_enough and high_enough:
+            return float(value)
     bounds = f"above {least:g}" if above else f"of at least {least:g}"
-    raise DeclarationError(f"{name} must be a number {bounds} and at most {most:g}, not {value!r}")
+    raise DeclarationError(f"{name} must be a number {bounds} and at most {most:g}, not {_shown(value)}")
 
 
 def seconds(value: object, name: str) -> float | None:
     """Return a time limit in seconds (None stands for no limit); raise DeclarationError unless it is above 0."""
     return None if value is None else real(value, name, 0.0, above=True)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) >= 10**15:  # Python refuses to spell out very long ints
+        return f"{'-' if value < 0 else ''}10**{int(math.log10(abs(value)))} or so"
+    return repr(value)

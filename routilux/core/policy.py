@@ -93,7 +93,7 @@ class ErrorHandler:
         try:
             full = min(self.retry_delay * self.retry_backoff ** (attempt - 1), self.max_delay)
         except OverflowError:
-            full = self.max_delay
+            full = self.max_delay if self.retry_delay else 0.0
         share = crc32(f"{key}:{attempt}".encode()) / 2**32 if self.jitter else 0.0
         return min(full * (1.0 - self.jitter * share), LONGEST_SECONDS)
 

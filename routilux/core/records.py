@@ -26,8 +26,9 @@ class ErrorRecord:
     attempt: int | None = None
 
     def __str__(self) -> str:
-        where = f" in {self.routine_id}.{self.slot}, attempt {self.attempt}" if self.routine_id else ""
-        return f"{self.type}: {self.message}{where}"
+        where = f" in {self.routine_id}.{self.slot}" if self.routine_id else ""
+        attempt = f", attempt {self.attempt}" if self.attempt and self.attempt > 1 else ""
+        return f"{self.type}: {self.message}{where}{attempt}"
 
 
 class Started(NamedTuple):

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from ..core.plan import EventPlan, MailboxPlan, NodePlan, Plan, Route, SlotPlan
 from ..core.policy import STOP, ErrorHandler
 from ..routine.declaration import Routine, declaration_of
-
-
-class Wire(Protocol):
-    """A connection, as far as this module reads it."""
-
-    @property
-    def source_id(self) -> str:
-        """The routine that emits."""
-
-    @property
-    def event(self) -> str:
-        """Its event."""
-
-    @property
-    def target_id(self) -> str:
-        """The routine that receives."""
-
-    @property
-    def slot(self) -> str:
-        """Its slot."""
-
-    @property
-    def param_mapping(self) -> tuple[tuple[str, str], ...]:
-        """The renamed parameters, old name first."""
+from .shape import Connection
 
 
 def compile_plan(
     flow_id: str,
     routines: Mapping[str, Routine],
-    connections: Iterable[Wire],
+    connections: Iterable[Connection],
     flow_handler: ErrorHandler | None,
     copy_payloads: bool,
 ) -> Plan:

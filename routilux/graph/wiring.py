@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -12,20 +11,10 @@ from ..core.policy import ErrorHandler
 from ..errors import DeclarationError
 from ..routine.declaration import Event, Routine, Slot, declaration_of, find
 from .compiling import compile_plan
-
-
-@dataclass(frozen=True)
-class Connection:
-    """One wire: an event of a routine to a slot of a routine, with the parameters that it renames."""
-
-    source_id: str
-    event: str
-    target_id: str
-    slot: str
-    param_mapping: tuple[tuple[str, str], ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.source_id}.{self.event} -> {self.target_id}.{self.slot}"
+from .description import describe
+from .drawing import to_dot, to_mermaid
+from .findings import Finding, findings
+from .shape import Connection
 
 
 class Graph:
@@ -167,6 +156,38 @@ class Graph:
                 self.flow_id, self._routines, self.connections, self.error_handler, self.copy_payloads
             )
         return plan
+
+    def validate(self) -> list[Finding]:
+        """Return what looks wrong with the graph, each a readable sentence; nothing when all is well.
+
+        Found are routines that no execution reaches (one starts at the routines with a slot ``"trigger"``; when there
+        are none, at those without incoming connections), slots without a handler, parameters that a handler needs and
+        no connected event declares, events without a connection, and cycles. A flow with findings can be executed.
+        """
+        return findings(self)
+
+    def to_mermaid(self) -> str:
+        """Return a drawing of the graph: the text of a Mermaid flowchart."""
+        return to_mermaid(self)
+
+    def to_dot(self) -> str:
+        """Return a drawing of the graph: text in the DOT language of Graphviz."""
+        return to_dot(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a description of the graph that can be kept as JSON.
+
+        It holds the flow's options, the error handlers, the routines with the names of their classes and their
+        configuration (tuples as lists), and the connections. Slots, events and handlers come from the classes.
+
+        Raises:
+            DeclarationError: when a configuration holds what JSON has no form for (the message names the path), or two
+                classes share a name.
+        """
+        return describe(self, self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {"copy_payloads": self.copy_payloads}
 
     def __repr__(self) -> str:
         size = f"{len(self._routines)} routines, {len(self._connections)} connections"

@@ -6,17 +6,21 @@ it needs, whether it takes the rest, and a compiled pydantic validator for each 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from ..errors import DeclarationError
+from .scope import ExecutionContext
 
 Validator = Callable[[Any], Any]
 _NOT_CHECKED = (Any, object, inspect.Parameter.empty)
+_NO_TYPES = (int, float, str, bytes, tuple, list, dict, set)
 
 
 class Misfit(Exception):
@@ -34,10 +38,11 @@ class Binding:
         DeclarationError: when the handler cannot be called by parameter names, or an annotation cannot be checked.
     """
 
-    __slots__ = ("direct", "handler", "names", "needed", "rest", "rest_validator", "sole", "validators")
+    __slots__ = ("context", "direct", "handler", "names", "needed", "rest", "rest_validator", "sole", "validators")
 
     def __init__(self, handler: Callable[..., Any] | None, where: str) -> None:
         self.handler: Callable[..., Any] = _receive if handler is None else handler
+        self.context: str | None = None  # the parameter that gets the context
         self.names: tuple[str, ...] = ()
         self.needed: frozenset[str] = frozenset()
         self.rest = False
@@ -46,7 +51,8 @@ class Binding:
         self._read_signature(where)
         self.sole = self.names[0] if len(self.names) == 1 and not self.rest else None
         # Whether the payload may be passed as it is.
-        self.direct = self.rest and not self.needed and not self.validators and self.rest_validator is None
+        checks = self.needed or self.validators or self.rest_validator or self.context
+        self.direct = self.rest and not checks
 
     def _read_signature(self, where: str) -> None:
         _refuse_what_would_not_run(self.handler, where)
@@ -54,7 +60,7 @@ class Binding:
             parameters = inspect.signature(self.handler).parameters.values()
         except (TypeError, ValueError) as error:
             raise DeclarationError(f"{where}: the parameters of handler {self.handler!r} cannot be read") from error
-        hints = _annotations(self.handler, where)
+        hints = _annotations(self.handler, parameters, where)
         names, needed = [], []
         for parameter in parameters:
             if parameter.kind is parameter.POSITIONAL_ONLY:
@@ -65,6 +71,9 @@ class Binding:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 continue
             hint = hints.get(parameter.name, Any)
+            if ExecutionContext in getattr(hint, "__mro__", ()):
+                self.context = parameter.name
+                continue
             validator = None if hint in _NOT_CHECKED else _validator(hint, parameter.name, where)
             if parameter.kind is parameter.VAR_KEYWORD:
                 self.rest, self.rest_validator = True, validator
@@ -81,7 +90,7 @@ class Binding:
         if self.rest:
             arguments = dict(payload)
         elif self.sole is not None and payload and self.sole not in payload:
-            arguments = {self.sole: dict(payload)}
+            return self._bind_whole(self.sole, dict(payload))
         else:
             arguments = {name: payload[name] for name in self.names if name in payload}
         if not self.needed <= arguments.keys():
@@ -95,6 +104,15 @@ class Binding:
             for name in arguments.keys() - set(self.names):
                 arguments[name] = _checked(self.rest_validator, name, arguments[name])
         return arguments
+
+    def _bind_whole(self, name: str, payload: dict[str, Any]) -> dict[str, Any]:
+        validator = self.validators.get(name)
+        if validator is None:
+            return {name: payload}
+        try:
+            return {name: _checked(validator, name, payload)}
+        except Misfit as misfit:
+            raise Misfit(f"{misfit} (the payload has no {name!r}, so that all of it was passed)") from misfit.__cause__
 
     def accepts(self, name: str) -> bool:
         """Whether the handler takes a parameter of this name."""
@@ -121,32 +139,45 @@ def _refuse_what_would_not_run(handler: object, where: str) -> None:
             )
 
 
-def _annotations(handler: Callable[..., Any], where: str) -> dict[str, Any]:
-    function = inspect.unwrap(getattr(handler, "func", handler))  # a functools.partial keeps its function in func
-    if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        function = function.__call__
+def _annotations(handler: Callable[..., Any], parameters: Iterable[inspect.Parameter], where: str) -> dict[str, Any]:
+    """Return the annotations of parameters, those that stand in quotes (or are not evaluated) resolved."""
+    noted = {each.name: each.annotation for each in parameters if each.annotation is not each.empty}
     try:
-        return typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
+        # get_type_hints takes whatever has __annotations__.
+        holder = SimpleNamespace(__annotations__=noted)
+        return typing.get_type_hints(holder, _globals_of(handler), include_extras=True)
+    except Exception as error:  # an annotation is an expression, and may raise anything
         raise DeclarationError(
-            f"{where}: an annotation of handler {handler!r} cannot be resolved: {error}; import the name at the top of "
-            f"its module, not only for type checking and not inside a function"
+            f"{where}: an annotation of handler {handler!r} cannot be resolved: {error}; import its names at the top "
+            f"of the module, not only for type checking and not inside a function"
         ) from error
-    except TypeError:  # a callable written in C has no annotations
-        return {}
+
+
+def _globals_of(handler: Callable[..., Any]) -> dict[str, Any]:
+    """Return the global names of the function whose signature a callable has."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    function: Any = inspect.unwrap(handler)
+    if inspect.isclass(function):
+        function = function.__init__
+    elif not (inspect.isroutine(function)):
+        function = type(function).__call__
+    return getattr(inspect.unwrap(function), "__globals__", {})
 
 
 def _validator(hint: Any, name: str, where: str) -> Validator:
     try:
+        if isinstance(hint, _NO_TYPES):
+            raise TypeError("it is a value, not a type")
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         except PydanticUserError:  # models and dataclasses bring their own config
             adapter = TypeAdapter(hint)
+        return adapter.validator.validate_python
     except Exception as error:
         raise DeclarationError(
             f"{where}: the annotation {hint!r} of parameter {name!r} cannot be checked by pydantic: {error}"
         ) from error
-    return adapter.validator.validate_python
 
 
 def _checked(validator: Validator, name: str, value: Any) -> Any:

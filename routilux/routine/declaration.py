@@ -95,7 +95,8 @@ class Routine:
             name: the slot's name, not yet used for a slot of this routine.
             handler: called once per delivery, with the payload bound to its parameters by name. A handler whose
                 only parameter is not in the payload receives the whole payload. Annotated parameters are validated
-                and coerced by pydantic. None: what arrives is recorded and nothing else happens.
+                and coerced by pydantic; one annotated `Context` gets the context and takes no part in this. None:
+                what arrives is recorded and nothing else happens.
             merge_strategy: what the handler sees of earlier deliveries to this slot in the same job: ``"override"``
                 nothing, ``"append"`` for each key the list of all values so far, or a function
                 ``(old, new) -> merged`` of two dicts (``old`` is empty at first).
@@ -181,7 +182,7 @@ class Routine:
         scope = current.get()
         return scope.context() if scope is not None and scope.routine is self else None
 
-    def set_config(self, **values: Any) -> None:
+    def set_config(self, /, **values: Any) -> None:
         """Set configuration values, which every job of every flow with this routine sees.
 
         Raises:
@@ -210,8 +211,17 @@ class Routine:
         self.set_error_handler(ErrorHandler(ErrorStrategy.RETRY, max_retries, retry_delay, retry_backoff))
 
     def set_as_optional(self, strategy: ErrorStrategy = ErrorStrategy.CONTINUE) -> None:
-        """Let the job go on when a handler fails: ``strategy`` is CONTINUE or SKIP."""
-        self.set_error_handler(ErrorHandler(strategy))
+        """Let the job go on when a handler fails: ``strategy`` is CONTINUE or SKIP.
+
+        Raises:
+            DeclarationError: for another strategy, or when a job of a flow with this routine is running.
+        """
+        handler = ErrorHandler(strategy)
+        if handler.strategy not in (ErrorStrategy.CONTINUE, ErrorStrategy.SKIP):
+            raise DeclarationError(
+                f"{type(self).__name__}: an optional routine has the strategy 'continue' or 'skip', not {strategy!r}"
+            )
+        self.set_error_handler(handler)
 
     def _changing(self, what: str) -> None:
         for holder in self._declaration.holders:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from ..core.job_record import Activation
 from ..errors import ContextError
+from ..routine.scope import ExecutionContext
 from .job import Job
 from .job_state import JobState
 
@@ -26,8 +27,9 @@ class Acting(Protocol):
         """Return the error for an operation outside the turn."""
 
 
-class Context:
-    """The context of one running handler, from `Routine.get_execution_context`.
+class Context(ExecutionContext):
+    """The context of one running handler: the value of a parameter annotated with this class, and of
+    `Routine.get_execution_context`.
 
     Its attributes can be read from any thread at any time. Its operations belong to the handler's own thread, and to
     the time until the handler returns; elsewhere, or later, they raise `ContextError`.
@@ -47,7 +49,7 @@ class Context:
     @property
     def job_state(self) -> JobState:
         """The state of the job."""
-        return cast(JobState, self._turn.job.state)
+        return JobState(self._turn.job)
 
     @property
     def job_id(self) -> str:

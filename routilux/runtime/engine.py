@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from _thread import start_new_thread
 from typing import Any
 
 from .clock import Clock
@@ -27,7 +28,7 @@ class Engine:
         self.pool = WorkerPool()
         self.timers = Timers(self.clock)
         self._lock = threading.Lock()
-        self._users: dict[int, int] = {}
+        self._users: dict[weakref.ref[Any], int] = {}
         self._given_up_helpers = 0
 
     @property
@@ -39,28 +40,32 @@ class Engine:
 
     def attach(self, user: Any, max_workers: int) -> None:
         """Let ``user`` (a flow) have jobs run on up to ``max_workers`` worker threads."""
-        key = id(user)
+        key = weakref.ref(user, self._forget_later)
         with self._lock:
             if self._users.get(key) == max_workers:
                 return
-            if key not in self._users:
-                weakref.finalize(user, self.detach, key).atexit = False
             self._users[key] = max_workers
             limit = max(self._users.values())
         self.pool.set_limit(limit)
 
     def release(self, user: Any) -> None:
         """Let go of the threads for ``user``, and wait for them to end when it was the last user."""
-        self.detach(id(user))
+        self._forget(weakref.ref(user))
         self.pool.join()
 
-    def detach(self, key: int) -> None:
-        """Forget the user with this id; without users, the worker threads end."""
+    def _forget(self, key: weakref.ref[Any]) -> None:
         with self._lock:
             if self._users.pop(key, None) is None:
                 return
             limit = max(self._users.values(), default=0)
         self.pool.set_limit(limit)
+
+    def _forget_later(self, key: weakref.ref[Any]) -> None:
+        # The garbage collector calls this in any thread at any point, also in one that holds a lock of ours.
+        try:
+            start_new_thread(self._forget, (key,))
+        except RuntimeError:  # the interpreter is shutting down, and takes the threads with it
+            pass
 
     def count_given_up_helper(self, change: int) -> None:
         """Note that a helper thread was given up (1), or has ended after all (-1)."""

@@ -33,6 +33,7 @@ class Job:
         max_workers: how many threads may run its handlers at the same time.
         max_pending: how many deliveries may be queued before those who emit more have to help or wait.
         assist: what a worker thread does when the job asks for one.
+        wait: how a thread waits for the job to end, with a time limit in seconds or None; tells whether it has.
         on_rest: called, under the lock, when the job has come to rest.
     """
 
@@ -44,6 +45,7 @@ class Job:
         max_workers: int,
         max_pending: int,
         assist: Callable[[Job], None],
+        wait: Callable[[Job, float | None], bool],
         on_rest: Callable[[Job], None],
     ) -> None:
         self.flow = flow
@@ -66,14 +68,18 @@ class Job:
         self.interrupt: BaseException | None = None
         self.interrupt_thread = 0
         self.timers: dict[int, Timer] = {}
-        self.state: Any = None
         self._assist = assist
+        self._wait = wait
         self._on_rest = on_rest
 
     def start(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool) -> None:
         """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""
         with self.lock:
             started(self.record, slot, payload, isolate, self.now())
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the job has ended, for ``timeout`` seconds at the most; return whether it has."""
+        return self._wait(self, timeout)
 
     # --- the crew; the caller holds the lock ------------------------------------------------------------------
 

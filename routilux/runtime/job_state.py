@@ -28,9 +28,11 @@ class JobState:
     handler of the job, where it is part of the handler's turn, and from anywhere while the job is not running.
     """
 
-    def __init__(self, job: Job, wait: Callable[[Job, float | None], bool]) -> None:
+    # The job does not know its states: a cycle would leave every job to the garbage collector.
+    __slots__ = ("_job", "_record")
+
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._wait = wait
         self._record = job.record
 
     # --- what it is -------------------------------------------------------------------------------------------
@@ -227,7 +229,8 @@ class JobState:
             head.append(f"reason: {record.reason}")
         if self.pending_count:
             head.append(f"pending deliveries: {self.pending_count:,}")
-        return reports.summary(head, self.performance(), self.errors)
+        survived = record.status is JobStatus.COMPLETED
+        return reports.summary(head, self.performance(), self.errors, survived)
 
     # --- waiting ----------------------------------------------------------------------------------------------
 
@@ -239,7 +242,7 @@ class JobState:
         Raises:
             ContextError: inside a handler of this job.
         """
-        return self._wait(self._job, seconds(timeout, "wait: timeout"))
+        return self._job.wait(seconds(timeout, "wait: timeout"))
 
     def raise_for_status(self) -> None:
         """Raise what failed the job: the handler's own exception; ExecutionError when the job was cancelled.
@@ -251,6 +254,12 @@ class JobState:
             raise ExecutionError(f"flow {self.flow_id!r}: job {self.job_id!r} was cancelled{because}")
         if self._record.status is JobStatus.FAILED and self._job.failure is not None:
             raise self._job.failure
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobState) and other._job is self._job
+
+    def __hash__(self) -> int:
+        return hash(self._job)
 
     def __repr__(self) -> str:
         return f"<JobState {self.job_id!r} of flow {self.flow_id!r}: {self.status}>"

@@ -51,7 +51,10 @@ class Operations:
         activation = self.activation
         if activation is None or get_ident() != self.thread:
             raise self.not_acting(f"emit({event_name!r})")
-        event = activation.slot.node.events.get(event_name)
+        try:
+            event = activation.slot.node.events.get(event_name)
+        except TypeError:  # not hashable
+            event = None
         if event is None or not (event.params is None or params.keys() <= event.params):
             raise self._undeclared(activation.slot, event_name, params)
         isolate = False
@@ -166,7 +169,7 @@ class Operations:
     def _undeclared(self, slot: SlotPlan, event_name: str, params: dict[str, Any]) -> PayloadError:
         events = slot.node.events
         routine = f"flow {self.job.plan.flow_id!r}: routine {slot.routine_id!r}"
-        if event_name not in events:
+        if not isinstance(event_name, str) or event_name not in events:
             return PayloadError(f"{routine} has no event {event_name!r}{known_names(event_name, events, 'events')}")
         known = events[event_name].params or frozenset()
         extra = next(name for name in params if name not in known)

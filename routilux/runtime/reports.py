@@ -50,7 +50,8 @@ class Performance:
     """Timings of one routine, in seconds, over all its activations that ended, those dropped from the history too.
 
     ``p50`` and ``p99`` are quantiles of the duration, ``wait_p50`` and ``wait_p99`` of the time that deliveries
-    waited in the mailbox; these four come from a histogram and are within 5 %, the others are exact.
+    waited in the mailbox; these four come from a histogram and are within 5 %, the others are exact. Durations are
+    wall-clock time, so with several workers they include waiting for the interpreter lock.
     """
 
     count: int
@@ -116,7 +117,7 @@ def spell(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-def summary(head: Iterable[str], timings: Mapping[str, Performance], errors: list[ErrorRecord]) -> str:
+def summary(head: Iterable[str], timings: Mapping[str, Performance], errors: list[ErrorRecord], survived: bool) -> str:
     """Return a text for people: the given first lines, a table of the routines, and the errors."""
     columns = ("routine", "count", "errors", "total", "mean", "p50", "p99", "max")
     rows = [
@@ -134,7 +135,7 @@ def summary(head: Iterable[str], timings: Mapping[str, Performance], errors: lis
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append("  " + "  ".join(cells))
     if errors:
-        lines.append(f"errors: {len(errors):,}")
+        lines.append(f"errors{', which the job survived' if survived else ''}: {len(errors):,}")
         lines += [f"  {error}" for error in errors[:10]]
         if len(errors) > 10:
             lines.append(f"  and {len(errors) - 10:,} more")

@@ -16,6 +16,7 @@ from ..core.policy import ErrorStrategy
 from ..errors import HandlerTimeoutError, PayloadError
 from ..routine.binding import Misfit, shortened
 from ..routine.scope import current
+from .context import Context
 from .helper import Helper
 from .job import Job, describe
 from .operations import Operations
@@ -141,13 +142,15 @@ class Turn(Operations):
 
     def _handle(self, slot: SlotPlan, activation: Activation) -> None:
         """Call the handler of a slot that asks for more than the plain payload."""
-        if callable(slot.merge) and activation.attempt == 1:
+        if callable(slot.merge) and activation.payload is activation.delivery.payload:
             self._merge(slot, activation)
         payload = copy_payload(activation.payload) if activation.isolate else activation.payload
         try:
             arguments = slot.binding.bind(payload)
         except Misfit as misfit:
             raise PayloadError(f"{self.where(slot)}: {misfit}") from misfit.__cause__
+        if slot.binding.context is not None:
+            arguments[slot.binding.context] = Context(self, activation)
         if slot.timeout is None:
             slot.binding.handler(**arguments)
         else:
@@ -156,13 +159,14 @@ class Turn(Operations):
     def _merge(self, slot: SlotPlan, activation: Activation) -> None:
         """Let the slot's own function merge the payload into the buffer; again when another turn was faster."""
         lock, buffers = self.job.lock, self.record.buffers
+        isolated = copy_payload if self.job.plan.copy_payloads else dict
         while True:
             with lock:
                 old = buffers.get(slot.index)
-            new = slot.merge(copy_payload(old or {}), copy_payload(activation.payload))
+            new = slot.merge(isolated(old or {}), isolated(activation.payload))
             if not isinstance(new, Mapping) or not all(isinstance(key, str) for key in new):
                 raise PayloadError(f"{self.where(slot)}: the merge function must return a dict, not {shortened(new)}")
-            new = copy_payload(new)
+            new = isolated(new)
             with lock:
                 self.check(activation)
                 if buffers.get(slot.index) is old:
