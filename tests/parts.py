@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from routilux import Flow, Routine
@@ -52,6 +53,6 @@ def chain(*routines: Routine, **options: Any) -> Flow:
     """Return a flow in which each routine's ``output`` goes to the next one's ``input``; ids are r0, r1, ..."""
     flow = Flow("chain", **options)
     ids = [flow.add_routine(routine, f"r{index}") for index, routine in enumerate(routines)]
-    for left, right in zip(ids, ids[1:], strict=False):
+    for left, right in pairwise(ids):
         flow.connect(left, "output", right, "input")
     return flow

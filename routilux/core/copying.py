@@ -40,9 +40,9 @@ def _copy(value: Any, seen: dict[int, Any]) -> Any:
     if known is not None:
         return known
     if isinstance(value, dict):
-        return _copy_items(value, seen, value.items(), dict.__setitem__)
+        return _copy_items(value, seen, dict.items(value), dict.__setitem__)
     if isinstance(value, list):
-        return _copy_items(value, seen, enumerate(value), list.__setitem__)
+        return _copy_items(value, seen, enumerate(list.__iter__(value)), list.__setitem__)
     if isinstance(value, deque):
         return _copy_items(value, seen, enumerate(value), deque.__setitem__)
     if isinstance(value, tuple):

@@ -1,0 +1,167 @@
+"""D5, D10: the threads under the jobs: gate, pool, timers."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from routilux import Engine
+from routilux.runtime.clock import Clock, utc
+from routilux.runtime.gate import Gate
+from routilux.runtime.pool import WorkerPool
+from routilux.runtime.timers import Timers
+
+LONG = 20.0
+
+
+# --- gate ---------------------------------------------------------------------------------------------------------
+
+
+def test_d10_one_thread_at_a_time_is_inside_the_gate():
+    gate, inside, total = Gate(), threading.Lock(), [0]
+
+    def work():
+        for _ in range(5_000):
+            with gate:
+                assert inside.acquire(blocking=False)
+                total[0] += 1
+                inside.release()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    assert total[0] == 40_000
+    assert not gate.waiting
+
+
+def test_d10_everyone_who_waits_at_the_gate_gets_in():
+    gate, entered = Gate(), []
+    threads = [
+        threading.Thread(target=lambda n=n: gate.__enter__() or entered.append(n) or gate.__exit__(None, None, None))
+        for n in range(5)
+    ]
+    with gate:
+        for thread in threads:
+            thread.start()
+        while len(gate.waiting) < 5:
+            pass
+    for thread in threads:
+        thread.join(LONG)
+    assert sorted(entered) == [0, 1, 2, 3, 4]
+
+
+def test_d10_an_exception_inside_leaves_the_gate_open():
+    gate = Gate()
+    with pytest.raises(KeyError), gate:
+        raise KeyError
+    assert gate.try_enter(False)
+
+
+# --- pool ---------------------------------------------------------------------------------------------------------
+
+
+def test_d5_the_pool_makes_threads_on_demand_up_to_its_limit():
+    pool, release = WorkerPool(), threading.Event()
+    started = threading.Semaphore(0)
+
+    def task():
+        started.release()
+        release.wait(LONG)
+
+    pool.set_limit(3)
+    before = threading.active_count()
+    pool.submit(task)
+    assert started.acquire(timeout=LONG)
+    assert threading.active_count() == before + 1
+    for _ in range(4):
+        pool.submit(task)
+    assert started.acquire(timeout=LONG)
+    assert started.acquire(timeout=LONG)
+    assert threading.active_count() == before + 3
+    assert pool.has_tasks()
+    release.set()
+    for _ in range(2):
+        assert started.acquire(timeout=LONG)
+    pool.set_limit(0)
+    pool.join()
+    assert threading.active_count() == before
+
+
+def test_d5_idle_workers_are_used_again():
+    pool, idents = WorkerPool(), []
+    pool.set_limit(5)
+    for _ in range(20):
+        done = threading.Event()
+        pool.submit(lambda done=done: (idents.append(threading.get_ident()), done.set()))
+        assert done.wait(LONG)
+    assert len(set(idents)) <= 2  # a worker may not be idle again yet when the next task comes
+    pool.set_limit(0)
+    pool.join()
+
+
+def test_d5_tasks_submitted_without_workers_run_when_there_are_some():
+    pool, done = WorkerPool(), threading.Event()
+    pool.submit(done.set)
+    assert not done.is_set()
+    pool.set_limit(1)
+    assert done.wait(LONG)
+    pool.set_limit(0)
+    pool.join()
+
+
+def test_d5_flows_that_are_forgotten_while_the_engine_is_busy_do_not_block_it():
+    """The garbage collector may let go of a flow in a thread that is inside the engine."""
+
+    class User:
+        pass
+
+    engine = Engine()
+    user, other = User(), User()
+    engine.attach(user, 4)
+    with engine._lock:
+        del user
+    engine.attach(other, 1)
+    while len(engine._users) > 1:  # another thread does it
+        pass
+    assert engine.pool._limit == 1
+    engine.release(other)
+
+
+# --- timers -------------------------------------------------------------------------------------------------------
+
+
+def test_timers_call_in_the_order_in_which_they_are_due_and_their_thread_ends():
+    timers, calls, last = Timers(Clock()), [], threading.Event()
+    before = threading.active_count()
+    timers.after(0.03, lambda: (calls.append("third"), last.set()))
+    timers.after(0.02, lambda: calls.append("second"))
+    timers.after(0.0, lambda: calls.append("first"))
+    thread = timers._thread
+    assert last.wait(LONG)
+    thread.join(LONG)
+    assert calls == ["first", "second", "third"]
+    assert threading.active_count() == before
+
+
+def test_a_cancelled_timer_is_not_called_and_not_kept():
+    timers, calls = Timers(Clock()), []
+    timer = timers.after(3_600.0, lambda: calls.append(1))
+    thread = timers._thread
+    timer.cancel()
+    timers.prune()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert calls == []
+
+
+def test_times_come_from_the_engines_clock():
+    from parts import Sink, chain
+
+    ticks = iter(range(0, 10**12, 1_000_000_000))
+    clock = Clock(monotonic_ns=lambda: next(ticks), time_ns=lambda: 1_700_000_000_000_000_000)
+    state = chain(Sink(), engine=Engine(clock)).execute("r0")
+    assert state.created_at == utc(1_700_000_000_000_000_000)
+    assert state.get_execution_history()[0].duration == 1.0

@@ -1,0 +1,125 @@
+"""The structure of the package: its floors, its doors, and what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import routilux
+
+PACKAGE = Path(routilux.__file__).parent
+FLOORS = [{"errors"}, {"core"}, {"routine"}, {"graph"}, {"runtime"}, {"flow"}]
+LATE_IMPORTS = {"networkx"}
+MODULES = {
+    "routilux"
+    if file == PACKAGE / "__init__.py"
+    else ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in PACKAGE.rglob("*.py")
+}
+
+
+def floor_of(module):
+    room = module.split(".")[1]
+    return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def imports_of(module, file):
+    """Yield (imported module, whether the import is inside a function)."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+
+    def visit(node, inside):
+        for child in ast.iter_child_nodes(node):
+            deeper = inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield alias.name, inside
+            elif isinstance(child, ast.ImportFrom):
+                base = child.module or ""
+                if child.level:
+                    above = package.split(".")[: len(package.split(".")) - child.level + 1]
+                    base = ".".join([*above, base]).rstrip(".")
+                for alias in child.names:
+                    yield (f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base), inside
+            else:
+                yield from visit(child, deeper)
+
+    yield from visit(ast.parse(file.read_text()), False)
+
+
+IMPORTS = {module: list(imports_of(module, file)) for module, file in MODULES.items()}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_down_the_floors_and_never_to_the_root(module):
+    for target, _ in IMPORTS[module]:
+        if module == "routilux" or not target.startswith("routilux"):
+            continue
+        assert target != "routilux", f"{module} imports the package root"
+        assert floor_of(target) <= floor_of(module), f"{module} imports {target}, which is on a higher floor"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_are_at_the_top_but_for_slow_ones(module):
+    late = {target.split(".")[0] for target, inside in IMPORTS[module] if inside}
+    assert late <= LATE_IMPORTS
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nothing_is_imported_for_type_checkers_only(module):
+    assert "TYPE_CHECKING" not in MODULES[module].read_text()
+
+
+def test_there_are_no_import_cycles():
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, f"import cycle: {' -> '.join([*path[path.index(module) :], module])}"
+        if module in done:
+            return
+        path.append(module)
+        for target, _ in IMPORTS[module]:
+            if target in MODULES and target != module:
+                visit(target)
+        path.pop()
+        done.add(module)
+
+    for module in MODULES:
+        visit(module)
+
+
+def test_the_core_knows_no_clock_threads_files_or_chance():
+    forbidden = {"time", "datetime", "threading", "asyncio", "os", "io", "pathlib", "random", "secrets", "socket"}
+    for module, imported in IMPORTS.items():
+        if module.startswith("routilux.core"):
+            assert not forbidden & {target.split(".")[0] for target, _ in imported}, module
+
+
+def test_every_public_name_exists_is_documented_and_is_all_there_is():
+    assert len(set(routilux.__all__)) == len(routilux.__all__)
+    for name in routilux.__all__:
+        assert inspect.getdoc(getattr(routilux, name)), name
+    visible = {
+        name for name, value in vars(routilux).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert visible == set(routilux.__all__)
+
+
+def test_every_public_method_is_documented():
+    for name in routilux.__all__:
+        owner = getattr(routilux, name)
+        for attribute, value in vars(owner).items() if inspect.isclass(owner) else ():
+            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if not attribute.startswith("_") and callable(function):
+                assert inspect.getdoc(function), f"{name}.{attribute}"
+
+
+def test_importing_does_not_import_what_is_slow_and_seldom_needed():
+    slow = {"networkx", "asyncio", "logging", "blinker", "orjson"}
+    code = f"import sys, routilux; print(sorted({slow} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout == "[]\n"
