@@ -20,4 +20,6 @@ napoleon_numpy_docstring = False
 # their pages up.
 nitpick_ignore_regex = [
     ("py:.*", r"(collections\.abc|datetime|networkx|pathlib|pydantic)\..*"),
+    # Parts that the library makes for itself, in the signatures of objects that only it constructs.
+    ("py:.*", r"routilux\.(core|routine|runtime)\..*"),
 ]

@@ -254,8 +254,9 @@ class Flow(Graph):
         return job
 
     def _ended(self, job: Job) -> None:
-        if self._jobs.get(job.record.job_id) is job:
-            del self._jobs[job.record.job_id]
+        with self._jobs_lock:
+            if self._jobs.get(job.record.job_id) is job:
+                del self._jobs[job.record.job_id]
 
     def _running(self) -> list[Job]:
         with self._jobs_lock:

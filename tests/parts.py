@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -56,3 +57,8 @@ def chain(*routines: Routine, **options: Any) -> Flow:
     for left, right in pairwise(ids):
         flow.connect(left, "output", right, "input")
     return flow
+
+
+def threads_besides(before: Collection[threading.Thread]) -> list[threading.Thread]:
+    """Return the living threads that are not among those of before; other tests' may end at any time."""
+    return [thread for thread in threading.enumerate() if thread not in before]

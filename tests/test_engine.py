@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
+from parts import threads_besides
 
 from routilux import Engine
 from routilux.runtime.clock import Clock, utc
@@ -72,22 +74,22 @@ def test_d5_the_pool_makes_threads_on_demand_up_to_its_limit():
         release.wait(LONG)
 
     pool.set_limit(3)
-    before = threading.active_count()
+    before = threading.enumerate()
     pool.submit(task)
     assert started.acquire(timeout=LONG)
-    assert threading.active_count() == before + 1
+    assert len(threads_besides(before)) == 1
     for _ in range(4):
         pool.submit(task)
     assert started.acquire(timeout=LONG)
     assert started.acquire(timeout=LONG)
-    assert threading.active_count() == before + 3
+    assert len(threads_besides(before)) == 3
     assert pool.has_tasks()
     release.set()
     for _ in range(2):
         assert started.acquire(timeout=LONG)
     pool.set_limit(0)
     pool.join()
-    assert threading.active_count() == before
+    assert not threads_besides(before)
 
 
 def test_d5_idle_workers_are_used_again():
@@ -134,16 +136,19 @@ def test_d5_flows_that_are_forgotten_while_the_engine_is_busy_do_not_block_it():
 
 
 def test_timers_call_in_the_order_in_which_they_are_due_and_their_thread_ends():
-    timers, calls, last = Timers(Clock()), [], threading.Event()
-    before = threading.active_count()
+    stopped = [time.perf_counter_ns()]
+    clock = Clock(monotonic_ns=lambda: stopped[0] if stopped else time.perf_counter_ns())
+    timers, calls, last = Timers(clock), [], threading.Event()
+    before = threading.enumerate()
     timers.after(0.03, lambda: (calls.append("third"), last.set()))
     timers.after(0.02, lambda: calls.append("second"))
     timers.after(0.0, lambda: calls.append("first"))
     thread = timers._thread
+    stopped.clear()
     assert last.wait(LONG)
     thread.join(LONG)
     assert calls == ["first", "second", "third"]
-    assert threading.active_count() == before
+    assert not threads_besides(before)
 
 
 def test_a_cancelled_timer_is_not_called_and_not_kept():

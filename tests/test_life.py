@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from parts import Sink, Source, Step, chain
+from parts import Sink, Source, Step, chain, threads_besides
 
 from routilux import (
     ContextError,
@@ -75,8 +75,8 @@ def test_l2_cancel_from_inside_a_handler_drops_all_that_is_queued(options):
 
     hold = threading.Event()
     first = Step(lambda step, data: (sink.got.append(data), hold.wait(LONG)))
-    threads = threading.active_count()
-    flow = chain(Step(source), first, max_pending=1_000_000, **options)
+    threads = threading.enumerate()
+    flow = chain(Step(source), first, max_pending=1_000_000, engine=Engine(), **options)
     flow_cancel = flow.cancel
 
     def cancel(*args):
@@ -98,7 +98,7 @@ def test_l2_cancel_from_inside_a_handler_drops_all_that_is_queued(options):
     assert state.get_shared_log() == []
     assert state.outputs == []
     assert state.pending_count == 0
-    assert threading.active_count() == threads
+    assert not threads_besides(threads)
 
 
 @MODES
@@ -111,8 +111,8 @@ def test_l2_cancel_from_outside_starts_no_further_handler(options):
         started.set()
         assert cancelled.wait(LONG)
 
-    threads = threading.active_count()
-    with chain(Source(range(100_000)), Step(target), max_pending=1_000_000, **options) as flow:
+    threads = threading.enumerate()
+    with chain(Source(range(100_000)), Step(target), max_pending=1_000_000, engine=Engine(), **options) as flow:
         state = flow.start("r0")
         assert started.wait(LONG)
         flow.cancel(state, "from outside")
@@ -122,7 +122,7 @@ def test_l2_cancel_from_outside_starts_no_further_handler(options):
         assert state.pending_count == 0
         assert handled == [0]
         assert {record.status for record in state.get_execution_history("r1")} == {"cancelled"}
-    assert threading.active_count() == threads
+    assert not threads_besides(threads)
 
 
 def test_l2_cancel_discards_a_retry_that_waits():
@@ -279,7 +279,7 @@ def test_l3_the_thread_of_a_given_up_handler_is_replaced_and_ends_when_it_return
     release, engine = threading.Event(), Engine()
     stuck = chain(Step(lambda step: release.wait(LONG)), engine=engine, max_workers=1)
     quick = chain(Sink(), engine=engine, max_workers=1)
-    before = threading.active_count()
+    before = threading.enumerate()
     for _ in range(3):
         assert stuck.execute("r0", timeout=0.02).status == "failed"
     assert engine.given_up_threads == 3
@@ -291,12 +291,11 @@ def test_l3_the_thread_of_a_given_up_handler_is_replaced_and_ends_when_it_return
     assert engine.given_up_threads == 0
 
 
-def ended_by(count):
-    """Wait until no more than ``count`` threads live: given-up ones end by themselves, and nobody joins them."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("routilux"):
-            thread.join(LONG)
-    assert threading.active_count() <= count
+def ended_by(before):
+    """Wait for the threads that are not among those of before: given-up ones end by themselves, nobody joins them."""
+    for thread in threads_besides(before):
+        thread.join(LONG)
+        assert not thread.is_alive()
 
 
 def test_l3_a_job_that_ends_in_time_is_not_touched_by_its_timeout():
@@ -318,7 +317,7 @@ def test_l3_a_handler_timeout_is_an_error_of_its_activation(options):
 
     flow = chain(Source(range(3)), Step(sometimes_stuck, timeout=0.05), after, engine=Engine(), **options)
     flow.set_error_handler(ErrorHandler("continue"))
-    before = threading.active_count()
+    before = threading.enumerate()
     with flow:
         state = flow.execute("r0")
         assert state.status == "completed"
@@ -442,18 +441,19 @@ def test_leaving_a_flow_by_an_exception_cancels_its_jobs():
 
 
 def test_a_thousand_flows_started_at_once_leave_no_thread_behind():
-    before = threading.active_count()
-    flows = [chain(Source([1, 2]), Sink()) for _ in range(1_000)]
+    before = threading.enumerate()
+    engine = Engine()
+    flows = [chain(Source([1, 2]), Sink(), engine=engine) for _ in range(1_000)]
     jobs = [flow.start("r0") for flow in flows]
     assert all(flow.wait_for_completion(LONG) for flow in flows)
     for flow in flows:
         flow.shutdown()
     assert {str(job.status) for job in jobs} == {"completed"}
-    assert threading.active_count() == before
+    assert not threads_besides(before)
 
 
 def test_flows_that_are_forgotten_let_their_threads_go():
-    engine, before = Engine(), threading.active_count()
+    engine, before = Engine(), threading.enumerate()
     flow = chain(Sink(), engine=engine)
     assert flow.start("r0").wait(LONG)
     workers = list(engine.pool._workers)
@@ -463,7 +463,7 @@ def test_flows_that_are_forgotten_let_their_threads_go():
     gc.collect()
     for worker in workers:
         worker.join(LONG)
-    assert threading.active_count() == before
+    assert not threads_besides(before)
 
 
 # --- ids and options ----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class JobStatus(str, Enum):
 
     @property
     def ended(self) -> bool:
-        """Whether the job is over: completed, failed or cancelled."""
+        """Whether the job is over (completed, failed or cancelled)."""
         return self in ENDED
 
 

@@ -103,7 +103,7 @@ class JobState:
 
     @property
     def pending_count(self) -> int:
-        """How many deliveries have no end yet: queued, being handled, or waiting for a retry."""
+        """How many deliveries have no end yet (queued, being handled, or waiting for a retry)."""
         with self._job.lock:
             return self._record.outstanding
 

@@ -126,4 +126,10 @@ class WorkerPool:
             self._started += 1
             worker = _Worker(self, self._started)
             self._workers.add(worker)
-            worker.start()
+            try:
+                worker.start()
+            except RuntimeError:  # the system gives no more threads; those that there are do the work
+                self._workers.remove(worker)
+                if not self._workers:
+                    raise
+                return
