@@ -12,7 +12,8 @@ from .core.copying import copy_payload, needs_copy
 from .core.history import History
 from .core.job_record import JobRecord
 from .core.numbers import seconds, whole
-from .errors import DeclarationError, ExecutionError, known_names
+from .core.status import JobStatus
+from .errors import DeclarationError, ExecutionError, StatusError, known_names
 from .graph.description import Classes, build
 from .graph.wiring import Graph
 from .runtime.dispatcher import assist, refuse_inside, run_to_rest, wait
@@ -72,6 +73,8 @@ class Flow(Graph):
             None if history_limit is None else whole(history_limit, f"{where}: history_limit", 0, MOST_PENDING)
         )
         self.copy_payloads = bool(copy_payloads)
+        if engine is not None and not isinstance(engine, Engine):
+            raise DeclarationError(f"{where}: engine must be an Engine, not {engine!r}")
         self.engine = engine if engine is not None else default_engine()
         self._jobs: dict[str, Job] = {}
         self._jobs_lock = threading.Lock()
@@ -89,8 +92,9 @@ class Flow(Graph):
         job_id: str | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
+        job_state: JobState | None = None,
     ) -> JobState:
-        """Run a job from a routine to its end, and return its state, whether it completed or failed.
+        """Run a job from a routine until it has ended or is paused, and return its state, failed or not.
 
         The calling thread runs handlers of the job, unless there is a timeout.
 
@@ -102,15 +106,22 @@ class Flow(Graph):
             job_id: an id for the job, which no running job of this flow has; a random one by default.
             session_id: handed to the handlers' contexts.
             user_id: handed to the handlers' contexts.
+            job_state: an earlier job of this flow. One that has ended gives the new job a copy of its shared data and
+                routine states, and stays as it is; a paused one goes on, and is what is returned.
 
         Raises:
+            StatusError: when ``job_state`` runs, or is paused and an argument for a new job is given as well.
             DeclarationError: for an unknown routine or slot, an entry routine of which it is unclear where to start,
                 or an option out of range.
             ExecutionError: when the flow is shut down, or a running job has this id.
             KeyboardInterrupt, SystemExit: when a handler raised it, after the job was recorded as failed.
         """
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
-        job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id)
+        new = (entry_params, slot, job_id, session_id, user_id)
+        if job_state is not None and not job_state.status.ended:
+            job = self._go_on(job_state, any(each is not None for each in new))
+        else:
+            job = self._new_job(entry_id, *new, previous=None if job_state is None else self._job_of(job_state))
         run_to_rest(job, limit)
         return JobState(job)
 
@@ -157,6 +168,31 @@ class Flow(Graph):
             ExecutionError: when it is no job of this flow.
         """
         self._job_of(job_state).cancel(str(reason))
+
+    def pause(self, job_state: JobState, reason: str = "") -> None:
+        """Pause a job: handlers that run go on to their end, and no more start until `resume`.
+
+        The status changes at once, also from inside a handler. Retries that fall due meanwhile run when it is resumed.
+
+        Raises:
+            StatusError: when the job does not run.
+            ExecutionError: when it is no job of this flow.
+        """
+        self._job_of(job_state).pause(str(reason))
+
+    def resume(self, job_state: JobState) -> JobState:
+        """Go on with a paused job, or take up a failed one, on worker threads; return its state at once.
+
+        What failed a job runs again, as a first attempt, and then all that was queued.
+
+        Raises:
+            StatusError: for any other job, and for a failed one of which handlers still run.
+            ExecutionError: when it is no job of this flow, or the flow is shut down.
+        """
+        job = self._take_up(self._job_of(job_state))
+        with job.lock:
+            job.call()
+        return JobState(job)
 
     def shutdown(self, *, cancel: bool = False) -> None:
         """Wait for the running jobs to end, then let go of the worker threads. No job can be started afterwards.
@@ -226,10 +262,10 @@ class Flow(Graph):
         job_id: str | None,
         session_id: str | None,
         user_id: str | None,
+        previous: Job | None = None,
     ) -> Job:
         where = f"flow {self.flow_id!r}"
-        if self._shut_down:
-            raise ExecutionError(f"{where} was shut down and starts no more jobs; make a new Flow")
+        self._check_not_shut_down()
         slot_name = self._entry_slot(entry_id, slot)
         params = _payload(entry_params, where)
         isolate = self.copy_payloads and needs_copy(params)
@@ -245,15 +281,46 @@ class Flow(Graph):
             history=History(self.history_limit),
         )
         workers = self.max_workers if self.execution_strategy == "concurrent" else 1
-        job = Job(self, record, self.engine, workers, self.max_pending, assist, wait, self._ended)
-        with self._jobs_lock:
-            if record.job_id in self._jobs:
-                raise ExecutionError(f"{where}: a job {record.job_id!r} is running already")
-            self._jobs[record.job_id] = job
+        job = Job(self, record, self.engine, workers, self.max_pending, assist, wait, self._at_rest)
+        if previous is not None:
+            previous.hand_down(record)
+        self._register(job)
         job.start(record.plan.nodes[entry_id].slots[slot_name], copy_payload(params) if isolate else params, isolate)
         return job
 
-    def _ended(self, job: Job) -> None:
+    def _go_on(self, job_state: JobState, arguments_given: bool) -> Job:
+        """Take up the paused job that ``execute`` was given."""
+        if job_state.status is not JobStatus.PAUSED or arguments_given:
+            what = "arguments for a new job cannot be given with it" if arguments_given else "it is not paused"
+            name = f"flow {self.flow_id!r}: job {job_state.job_id!r}"
+            raise StatusError(f"{name} is {job_state.status} and would go on where it is; {what}")
+        return self._take_up(self._job_of(job_state))
+
+    def _take_up(self, job: Job) -> Job:
+        self._check_not_shut_down()
+        new = self._register(job)
+        try:
+            job.resume()
+        except BaseException:
+            if new:
+                self._at_rest(job)
+            raise
+        return job
+
+    def _register(self, job: Job) -> bool:
+        """Count a job among those that run; return whether it was not."""
+        with self._jobs_lock:
+            known = self._jobs.get(job.record.job_id)
+            if known is not None and known is not job:
+                raise ExecutionError(f"flow {self.flow_id!r}: a job {job.record.job_id!r} is running already")
+            self._jobs[job.record.job_id] = job
+            return known is None
+
+    def _check_not_shut_down(self) -> None:
+        if self._shut_down:
+            raise ExecutionError(f"flow {self.flow_id!r} was shut down and runs no more jobs; make a new Flow")
+
+    def _at_rest(self, job: Job) -> None:
         with self._jobs_lock:
             if self._jobs.get(job.record.job_id) is job:
                 del self._jobs[job.record.job_id]

@@ -741,7 +741,9 @@ def test_b1_a_lambda_and_a_builtin_work():
     got = []
     call_well(lambda n: got.append(n), n=1)
     assert got == [1]
-    call_well(functools.partial(print, end=""), sep="-")
+    numbers = [1, 3, 2]
+    call_well(numbers.sort, reverse=True)
+    assert numbers == [3, 2, 1]
 
 
 def test_b1_a_partials_own_arguments_stay_and_a_payload_may_replace_its_keywords():

@@ -412,6 +412,7 @@ def test_d12_a_routine_has_few_public_names():
         "define_event",
         "define_slot",
         "emit",
+        "emit_deferred_event",
         "get_config",
         "get_execution_context",
         "send_output",

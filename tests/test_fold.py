@@ -11,17 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routilux import ErrorHandler, ErrorRecord, ExecutionError, Flow, JobStatus, Routine, StatusError
+from routilux.core.fold import apply, fold
 from routilux.core.job_record import JobRecord
-from routilux.core.machine import apply, fold, released
+from routilux.core.machine import released
 from routilux.core.records import (
     Began,
     Cancelled,
+    Deferred,
     Due,
     Emitted,
     Ended,
     Failed,
     Logged,
     Merged,
+    Paused,
+    Resumed,
     Retried,
     Sent,
     Started,
@@ -30,6 +34,10 @@ from routilux.core.records import (
 from routilux.core.status import check_change
 
 BOOM = ErrorRecord("Boom", "it broke", "")
+
+
+def retried(delivery, spent):
+    return Retried(delivery, spent, 7)
 
 
 def new_record(plan):
@@ -85,12 +93,23 @@ def whereabouts(record):
         *((activation.delivery.id, "due") for box in record.mailboxes for activation in box.resumed),
         *((number, "running") for number in record.running),
         *((number, "retrying") for number in record.retrying),
+        *((activation.delivery.id, "stopped") for activation in record.stopped),
     ]
     # One that is due may still be listed among those that wait for their retry.
     places = {number: place for number, place in reversed(found) if place != "due"}
     assert len(places) == sum(place != "due" for _, place in found)
     places.update((number, place) for number, place in found if place == "due")
     return places
+
+
+MOVES = {
+    Began: {("queued", "running"), ("due", "running")},
+    Retried: {("running", "retrying")},
+    Due: {("retrying", "due")},
+    Ended: {("running", "stopped")},
+    Failed: {("running", "stopped")},
+    Resumed: {("stopped", "due")},
+}
 
 
 class Run:
@@ -129,7 +148,9 @@ class Run:
         if record.open:
             options += [lambda box=box: self.begin(box) for box in record.mailboxes if box in record.ready] * 3
             options += [lambda each=each: Due(each) for each in record.retrying if self.waits(each)]
-            options += self.rarely([self.cancel, self.fail])
+            options += self.rarely([self.cancel, self.fail, self.pause, self.pause])
+        elif record.status is JobStatus.PAUSED or (record.status is JobStatus.FAILED and not record.running):
+            options += [self.resume]
         for activation in record.running.values():
             options += [lambda it=activation, how=how: how(it) for how in self.doings(activation)]
         return options
@@ -142,11 +163,12 @@ class Run:
         return whereabouts(self.record)[delivery] == "retrying"
 
     def doings(self, activation):
-        # Most runs should come near their end, where the counts matter, so emissions get rare when much is queued.
-        emissions = 4 if self.record.outstanding < 4 else 1
-        doings = [*[self.emit] * emissions, *[self.complete] * 3, self.survive, *self.rarely([self.stop, self.finish])]
+        # A run grows at first and then comes to its end, which is where the counts matter.
+        growing = len(self.facts) < 40 and self.record.outstanding < 5
+        doings = [*[self.emit] * (12 if growing else 1), *[self.complete] * (1 if growing else 4), self.survive]
+        doings += self.rarely([self.stop, self.stop, self.finish])
         if not self.record.closed:
-            doings += [self.write, self.log, self.send]
+            doings += [self.write, self.log, self.send, self.defer]
             if callable(activation.slot.merge):
                 doings.append(self.merge)
             if activation.slot.policy.strategy == "retry":
@@ -174,6 +196,16 @@ class Run:
         number = next(self.choices)
         return Emitted(activation.delivery.id, event, {"a": [number], "b": number}, True, self.tick())
 
+    def defer(self, activation):
+        event = self.pick([event.name for event in activation.slot.node.events.values()])
+        return Deferred(activation.delivery.id, event, {"a": [next(self.choices)]}, True)
+
+    def pause(self):
+        return Paused("a break")
+
+    def resume(self):
+        return Resumed(self.tick())
+
     def write(self, activation):
         area = self.pick([None, activation.slot.routine_id])
         return Wrote(area, {self.pick(["x", "y"]): [next(self.choices)]})
@@ -188,7 +220,7 @@ class Run:
         return Merged(activation.delivery.id, {"merged": [next(self.choices)]})
 
     def retry(self, activation):
-        return Retried(activation.delivery.id, 5)
+        return retried(activation.delivery.id, 5)
 
     def complete(self, activation):
         return self.end(activation, "completed")
@@ -217,13 +249,15 @@ class Run:
         if fact is not None:
             record = self.record
             before, next_id, was_open, was_closed = whereabouts(record), record.next_id, record.open, record.closed
+            deferred = sum(len(held.event.routes) for held in record.deferred)
+            may_finish = not was_closed and record.status is not JobStatus.FAILED
             queues = {each.id: each for box in record.mailboxes for each in box.queue}
             box = self.mailbox_of(fact)
             head = box and (box.resumed[0].delivery.id if box.resumed else box.queue[0].id if box.queue else None)
             apply(record, fact)
             self.facts.append(fact)
             after = whereabouts(record)
-            self.check_moves(fact, before, after, next_id, queues, was_open, was_closed)
+            self.check_moves(fact, before, after, next_id, queues, was_closed, may_finish, deferred)
             if isinstance(fact, Began):
                 assert before[head] in ("queued", "due")
                 assert after[head] == "running"
@@ -245,7 +279,7 @@ class Run:
         else:
             released(self.record, box)
 
-    def check_moves(self, fact, before, after, next_id, queues, was_open, was_closed):
+    def check_moves(self, fact, before, after, next_id, queues, was_closed, may_finish, deferred):
         """No delivery is lost or made twice: each appears and disappears by the facts that say so, and no other."""
         made, gone = after.keys() - before.keys(), before.keys() - after.keys()
         routes = 0
@@ -258,28 +292,31 @@ class Run:
         elif isinstance(fact, Ended):
             lost = {fact.delivery}
             self.ended += 1
-            if was_open and fact.finish:
+            if may_finish and fact.finish:
                 lost |= {number for number, place in before.items() if place != "running"}
                 self.finished = True
             elif fact.stop and not was_closed:
-                lost |= {number for number, each in queues.items() if each.origin == fact.delivery}
+                lost = {number for number, each in queues.items() if each.origin == fact.delivery}
         elif isinstance(fact, Failed):
-            lost = {number for number, place in before.items() if place == "running"}
-            self.ended += len(lost)
+            self.ended += sum(place == "running" for place in before.values())
+        elif isinstance(fact, Resumed):
+            routes = deferred
         elif isinstance(fact, Cancelled):
             lost = {number for number, place in before.items() if place != "running"}
         assert gone == lost
         assert made == set(range(next_id, next_id + routes))
         assert all(after[number] == "queued" for number in made)
         moved = {number for number in before.keys() & after.keys() if before[number] != after[number]}
-        assert len(moved) == isinstance(fact, (Began, Retried, Due))
+        for number in moved:
+            assert (before[number], after[number]) in MOVES[type(fact)]
+        assert len(moved) <= 1 or isinstance(fact, (Failed, Resumed))
 
     def check_counts(self):
         record = self.record
         live = whereabouts(record)
         waiting = sum(len(box.queue) for box in record.mailboxes)
         assert waiting <= record.queued <= waiting + sum(len(box.resumed) for box in record.mailboxes)
-        assert record.outstanding == len(live)
+        assert record.outstanding + len(record.stopped) == len(live)
         assert len(record.history.entries) == self.ended
         if record.open:
             assert live, "a running job has something left to do"
@@ -369,7 +406,7 @@ def test_l2_a_retry_is_dropped_when_the_job_is_cancelled_or_finishes(due):
 LIFE = {
     "pending": {"running", "cancelled"},
     "running": {"waiting", "paused", "completed", "failed", "cancelled"},
-    "waiting": {"running", "paused", "failed", "cancelled"},
+    "waiting": {"running", "paused", "cancelled"},
     "paused": {"running", "failed", "cancelled"},
     "failed": {"running"},
     "completed": set(),
@@ -410,7 +447,7 @@ def end(delivery, at, finish=None):
 
 START = [Started(0, {"a": 1}, False, 1)]
 RUN = [*START, Began(0, 2)]
-RETRYING = [*RUN, Emitted(1, "e", {}, False, 3), end(1, 4), Began(1, 5), Retried(2, 1), Began(2, 6)]
+RETRYING = [*RUN, Emitted(1, "e", {}, False, 3), end(1, 4), Began(1, 5), retried(2, 1), Began(2, 6)]
 REACHED = {
     "pending": [],
     "running": RUN,
@@ -451,7 +488,7 @@ def test_l1_nothing_begins_unless_the_job_runs():
     [
         Emitted(7, "e", {}, False, 9),
         Merged(7, {}),
-        Retried(7, 1),
+        retried(7, 1),
         Due(7),
         end(7, 9),
         Due(1),  # it runs, and does not wait for a retry
@@ -504,7 +541,7 @@ def test_e2_the_first_failure_is_the_jobs_and_later_ones_are_recorded():
 
 
 def test_e2_a_retry_keeps_its_payload_and_counts_its_attempts_from_its_first_start():
-    facts = [*RUN, Retried(1, 10), Due(1), Began(0, 50), Ended(1, "completed", 4, 54, None, False, None)]
+    facts = [*RUN, retried(1, 10), Due(1), Began(0, 50), Ended(1, "completed", 4, 54, None, False, None)]
     record = fold(new_record(fan_out()), facts)
     (entry,) = record.history.kept()
     _, _, event, data, began, duration, waited, _, _, attempt, _ = entry

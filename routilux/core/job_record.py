@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .history import History
-from .plan import Plan, SlotPlan
+from .plan import EventPlan, Plan, SlotPlan
 from .records import ErrorRecord, Logged, Sent
 from .status import JobStatus
 
@@ -39,6 +39,7 @@ class Activation:
         "attempt",
         "data",
         "delivery",
+        "due",
         "emitted",
         "event",
         "first",
@@ -58,14 +59,20 @@ class Activation:
         self.started = 0
         self.first: int | None = None  # when the first attempt started, once there is a second
         self.spent = 0  # nanoseconds that the attempts before this one ran
+        self.due = 0  # when a retry may start
         self.emitted = 0
         self.event: str | None = None
         self.data: dict[str, Any] | None = None
 
-    def again(self, spent: int) -> Activation:
-        """Return the next attempt, after this one ran for ``spent`` nanoseconds: same delivery, same payload."""
+    def anew(self) -> Activation:
+        """Return a first attempt for the same delivery, with the payload as it was merged."""
         new = Activation(self.delivery)
         new.payload, new.isolate = self.payload, self.isolate
+        return new
+
+    def again(self, spent: int) -> Activation:
+        """Return the next attempt, after this one ran for ``spent`` nanoseconds: same delivery, same payload."""
+        new = self.anew()
         new.attempt = self.attempt + 1
         new.first = self.started if self.first is None else self.first
         new.spent = self.spent + spent
@@ -77,6 +84,15 @@ class Activation:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class Held(NamedTuple):
+    """An emission that leaves when the job is resumed. ``origin`` is the delivery whose activation made it."""
+
+    event: EventPlan
+    data: dict[str, Any]
+    isolate: bool
+    origin: int
 
 
 @dataclass(slots=True)
@@ -97,7 +113,11 @@ class Mailbox:
 
 @dataclass(slots=True, eq=True)
 class JobRecord:
-    """The fold of a job's facts. ``open``: handlers may start. ``closed``: what handlers still do is dropped."""
+    """The fold of a job's facts. ``open``: handlers may start. ``closed``: what handlers still do is dropped.
+
+    ``stopped`` are the activations whose failure ended the job; they run again when it is resumed. ``life`` counts
+    those resumptions: a turn of an earlier life has no ticket to give back.
+    """
 
     plan: Plan = field(compare=False)
     job_id: str
@@ -122,6 +142,9 @@ class JobRecord:
     queued: int = 0
     running: dict[int, Activation] = field(default_factory=dict)
     retrying: dict[int, Activation] = field(default_factory=dict)
+    stopped: list[Activation] = field(default_factory=list)
+    deferred: list[Held] = field(default_factory=list)
+    life: int = 0
     next_id: int = 1
 
     routine_states: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -1,35 +1,19 @@
 """The rules of a job: one transition for each kind of fact.
 
 Each takes the record, and the parts of the fact with activations resolved to their objects. The engine calls the
-transitions directly while it runs handlers; `apply` folds facts that were kept. What to do next is in the record
+transitions directly while it runs handlers; `fold` applies facts that were kept. What to do next is in the record
 itself: ``ready`` lists the mailboxes that may take a turn, ``retrying`` the activations that wait for their time.
 The caller holds the job's lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ExecutionError
-from .job_record import Activation, Delivery, JobRecord, Mailbox
+from .job_record import Activation, Delivery, Held, JobRecord, Mailbox
 from .plan import EventPlan, SlotPlan
-from .records import (
-    Began,
-    Cancelled,
-    Due,
-    Emitted,
-    Ended,
-    ErrorRecord,
-    Fact,
-    Failed,
-    Logged,
-    Merged,
-    Retried,
-    Sent,
-    Started,
-    Wrote,
-)
+from .records import ErrorRecord, Logged, Sent
 from .status import JobStatus, check_change
 
 # --- beginning ------------------------------------------------------------------------------------------------
@@ -40,13 +24,20 @@ def started(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate:
     _change(record, JobStatus.RUNNING)
     record.started = at
     _enqueue(record, slot, payload, isolate, at, 0)
-    record.queued += 1
+
+
+def inherited(record: JobRecord, shared: dict[str, Any], routine_states: dict[str, dict[str, Any]]) -> None:
+    """The job begins with these shared data and routine states."""
+    wrote(record, None, shared)
+    for routine_id, state in routine_states.items():
+        wrote(record, routine_id, state)
 
 
 def _enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int, origin: int) -> None:
     mailbox = record.mailboxes[slot.mailbox]
     mailbox.queue.append(Delivery(record.next_id, slot, payload, isolate, at, origin))
     record.next_id += 1
+    record.queued += 1
     if mailbox.tickets < mailbox.limit:
         mailbox.tickets += 1
         record.ready.append(mailbox)
@@ -124,10 +115,20 @@ def renamed(data: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any
     return payload
 
 
-def retried(record: JobRecord, activation: Activation, spent: int) -> Activation:
-    """An attempt failed; return the next one, which waits. Its mailbox stays held."""
+def deferred(record: JobRecord, activation: Activation, event: EventPlan, data: dict[str, Any], isolate: bool) -> None:
+    """Keep an emission until the job is resumed."""
+    if not record.closed:
+        activation.emitted += 1
+        activation.event = event.name
+        activation.data = data
+        record.deferred.append(Held(event, data, isolate, activation.delivery.id))
+
+
+def retried(record: JobRecord, activation: Activation, spent: int, due: int) -> Activation:
+    """An attempt failed; return the next one, which waits until ``due``. Its mailbox stays held."""
     del record.running[activation.delivery.id]
     again = activation.again(spent)
+    again.due = due
     record.retrying[again.delivery.id] = again
     return again
 
@@ -159,16 +160,16 @@ def ended(
         record.errors.append(error)
     if stop:
         _withdraw(record, activation.delivery.id)
+        record.stopped.append(activation.anew())
         if record.status is not JobStatus.FAILED:
             _fail(record, error, at)
-    elif not record.open:
-        return
-    elif finish is not None:
+    elif finish is not None and record.status is not JobStatus.FAILED:
         record.result = finish[0]
         _drop(record)
-        _complete(record, at)
-    elif not record.queued and not record.running and not record.retrying:
-        _complete(record, at)
+        if record.open:  # a paused job completes when it is resumed
+            _complete(record, at)
+    elif record.open and not record.queued and not record.running and not record.retrying:
+        _settle(record, at)
 
 
 def _remember(record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None) -> None:
@@ -192,6 +193,14 @@ def _remember(record: JobRecord, activation: Activation, status: str, spent: int
     )
 
 
+def _settle(record: JobRecord, at: int) -> None:
+    """Nothing is outstanding: complete, or wait for the resumption that deferred emissions need."""
+    if record.deferred:
+        paused(record, "deferred events wait until the job is resumed")
+    else:
+        _complete(record, at)
+
+
 def _complete(record: JobRecord, at: int) -> None:
     _change(record, JobStatus.COMPLETED)
     record.finished = at
@@ -211,6 +220,7 @@ def _withdraw(record: JobRecord, origin: int) -> None:
         if len(kept) < len(mailbox.queue):
             mailbox.queue.clear()
             mailbox.queue.extend(kept)
+    record.deferred[:] = [held for held in record.deferred if held.origin != origin]
 
 
 def _drop(record: JobRecord) -> None:
@@ -220,6 +230,8 @@ def _drop(record: JobRecord) -> None:
         mailbox.resumed.clear()
     record.ready.clear()
     record.retrying.clear()
+    record.stopped.clear()
+    record.deferred.clear()
     record.queued = 0
 
 
@@ -265,6 +277,50 @@ def failed(record: JobRecord, error: ErrorRecord, at: int) -> None:
     record.errors.append(error)
     for activation in list(record.running.values()):
         _remember(record, activation, "failed", at - activation.started, error)
+        record.stopped.append(activation.anew())
+
+
+def paused(record: JobRecord, reason: str) -> None:
+    """Pause the job: no handler starts until it is resumed."""
+    _change(record, JobStatus.PAUSED)
+    record.reason = reason
+
+
+def resumed(record: JobRecord, at: int) -> None:
+    """Go on with a paused job, or take up a failed one: what failed it runs again, before what is queued."""
+    failed_before = record.status is JobStatus.FAILED
+    _change(record, JobStatus.RUNNING)
+    record.reason = ""
+    if failed_before:
+        _revive(record)
+    for event, data, isolate, origin in record.deferred:
+        for route in event.routes:
+            payload = data if route.rename is None else renamed(data, route.rename)
+            _enqueue(record, route.slot, payload, isolate, at, origin)
+    record.deferred.clear()
+    for mailbox in record.mailboxes:
+        listed = sum(each is mailbox for each in record.ready)
+        while listed < len(mailbox.queue) + len(mailbox.resumed) and mailbox.tickets < mailbox.limit:
+            mailbox.tickets += 1
+            listed += 1
+            record.ready.append(mailbox)
+    if not record.outstanding:
+        _complete(record, at)
+
+
+def _revive(record: JobRecord) -> None:
+    """Begin another life of a failed job, in which no turn of the last one has a ticket."""
+    record.life += 1
+    record.finished = record.failure = None
+    record.ready.clear()
+    for mailbox in record.mailboxes:
+        mailbox.tickets = 0
+    for activation in record.retrying.values():
+        record.mailboxes[activation.slot.mailbox].tickets += 1
+    for activation in reversed(record.stopped):
+        record.mailboxes[activation.slot.mailbox].resumed.appendleft(activation)
+    record.queued += len(record.stopped)
+    record.stopped.clear()
 
 
 def cancelled(record: JobRecord, reason: str, at: int) -> None:
@@ -273,51 +329,3 @@ def cancelled(record: JobRecord, reason: str, at: int) -> None:
     record.reason = reason
     record.finished = at
     _drop(record)
-
-
-# --- the fold ---------------------------------------------------------------------------------------------------
-
-
-def _activation(record: JobRecord, delivery: int, where: Mapping[int, Activation]) -> Activation:
-    try:
-        return where[delivery]
-    except KeyError:
-        raise ExecutionError(f"job {record.job_id!r}: a fact names delivery {delivery}, which is not there") from None
-
-
-def _apply_emitted(record: JobRecord, fact: Emitted) -> None:
-    activation = _activation(record, fact.delivery, record.running)
-    event = activation.slot.node.events[fact.event]
-    emitted(record, activation, event, fact.data, fact.isolate, fact.at)
-
-
-def _apply_ended(record: JobRecord, fact: Ended) -> None:
-    ended(record, _activation(record, fact.delivery, record.running), *fact[1:])
-
-
-APPLY: dict[type, Callable[[JobRecord, Any], object]] = {
-    Started: lambda record, fact: started(record, record.plan.slots[fact.slot], *fact[1:]),
-    Began: lambda record, fact: began(record, record.mailboxes[fact.mailbox], fact.at),
-    Merged: lambda record, fact: merged(record, _activation(record, fact.delivery, record.running), fact.buffer),
-    Emitted: _apply_emitted,
-    Wrote: lambda record, fact: wrote(record, *fact),
-    Logged: lambda record, fact: logged(record, *fact),
-    Sent: lambda record, fact: sent(record, *fact),
-    Retried: lambda record, fact: retried(record, _activation(record, fact.delivery, record.running), *fact[1:]),
-    Due: lambda record, fact: due(record, _activation(record, fact.delivery, record.retrying)),
-    Ended: _apply_ended,
-    Failed: lambda record, fact: failed(record, *fact),
-    Cancelled: lambda record, fact: cancelled(record, *fact),
-}
-
-
-def apply(record: JobRecord, fact: Fact) -> None:
-    """Fold one fact into a record. Raises ExecutionError when it names a delivery that the record does not have."""
-    APPLY[type(fact)](record, fact)
-
-
-def fold(record: JobRecord, facts: Iterable[Fact]) -> JobRecord:
-    """Fold facts into a record, in order, and return it."""
-    for fact in facts:
-        apply(record, fact)
-    return record

@@ -87,11 +87,21 @@ class Sent(NamedTuple):
     at: int
 
 
+class Deferred(NamedTuple):
+    """An activation emitted an event that leaves when the job is resumed."""
+
+    delivery: int
+    event: str
+    data: dict[str, Any]
+    isolate: bool
+
+
 class Retried(NamedTuple):
-    """An attempt failed, and the activation will have another."""
+    """An attempt failed, and the activation will have another at ``due`` (nanoseconds on the job's clock)."""
 
     delivery: int
     spent: int
+    due: int
 
 
 class Due(NamedTuple):
@@ -119,6 +129,18 @@ class Failed(NamedTuple):
     at: int
 
 
+class Paused(NamedTuple):
+    """The job was paused: handlers that run go on to their end, no more start."""
+
+    reason: str
+
+
+class Resumed(NamedTuple):
+    """A paused or failed job goes on."""
+
+    at: int
+
+
 class Cancelled(NamedTuple):
     """The job was cancelled."""
 
@@ -126,4 +148,20 @@ class Cancelled(NamedTuple):
     at: int
 
 
-Fact = Started | Began | Merged | Emitted | Wrote | Logged | Sent | Retried | Due | Ended | Failed | Cancelled
+Fact = (
+    Started
+    | Began
+    | Merged
+    | Emitted
+    | Deferred
+    | Wrote
+    | Logged
+    | Sent
+    | Retried
+    | Due
+    | Ended
+    | Failed
+    | Paused
+    | Resumed
+    | Cancelled
+)

@@ -166,6 +166,20 @@ class Routine:
             raise self._outside(f"emit({event_name!r})", scope)
         scope.emit(event_name, params)
 
+    def emit_deferred_event(self, event_name: str, /, **params: Any) -> None:
+        """Emit an event when the job is resumed after a pause: until then its deliveries are not made.
+
+        A job in which nothing but deferred events is left pauses by itself, so that none is lost.
+
+        Raises:
+            ContextError: when this routine is not running a handler in this thread.
+            PayloadError: when the event or a parameter is not declared.
+        """
+        scope = current.get()
+        if scope is None or scope.routine is not self:
+            raise self._outside(f"emit_deferred_event({event_name!r})", scope)
+        scope.emit_deferred(event_name, params)
+
     def send_output(self, output_type: str, /, **data: Any) -> None:
         """Send something out of the flow: it is appended to ``job_state.outputs``.
 

@@ -63,6 +63,9 @@ class Scope(Protocol):
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine."""
 
+    def emit_deferred(self, event_name: str, params: dict[str, Any]) -> None:
+        """Emit an event of the routine when the job is resumed."""
+
     def send_output(self, output_type: str, data: dict[str, Any]) -> None:
         """Append to the job's outputs."""
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from ..core.job_record import JobRecord, Mailbox
-from ..core.machine import cancelled, failed, started
+from ..core.copying import copy_payload
+from ..core.job_record import Activation, JobRecord, Mailbox
+from ..core.machine import cancelled, due, failed, inherited, paused, resumed, started
 from ..core.plan import Plan, SlotPlan
 from ..core.records import ErrorRecord
-from ..errors import JobTimeoutError
+from ..core.status import JobStatus
+from ..errors import JobTimeoutError, StatusError
 from .engine import Engine
 from .gate import Gate
 from .timers import Timer
@@ -168,6 +171,54 @@ class Job:
         self.watchers.clear()
         self._on_rest(self)
 
+    # --- retries, pausing and going on --------------------------------------------------------------------------
+
+    def plan_retry(self, activation: Activation) -> None:
+        """Have an activation run again when it is due. The caller holds the lock."""
+        left = max(activation.due - self.now(), 0) / 1e9
+        key = activation.delivery.id
+        self.timers[key] = self.engine.timers.after(left, partial(self._retry, activation))
+
+    def _retry(self, activation: Activation) -> None:
+        with self.lock:
+            self.timers.pop(activation.delivery.id, None)
+            # While the job is paused the attempt keeps waiting; going on plans it anew.
+            if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
+                due(self.record, activation)
+                self.call()
+                self.settle()
+
+    def pause(self, reason: str) -> None:
+        """Let running handlers finish and start no more. Raises StatusError when the job does not run."""
+        with self.lock:
+            paused(self.record, reason)
+            self.settle()
+
+    def resume(self) -> None:
+        """Go on with a paused or failed job. No thread is asked to work yet: see `call`.
+
+        Raises StatusError for any other job, and for a failed one of which handlers still run.
+        """
+        with self.lock:
+            record = self.record
+            if record.status is JobStatus.FAILED and record.running:
+                raise StatusError(
+                    f"flow {self.plan.flow_id!r}: job {record.job_id!r} has failed, and {len(record.running)} of its "
+                    f"handlers still run; wait for them before it is resumed"
+                )
+            resumed(record, self.now())
+            self.failure = self.interrupt = None
+            for activation in record.retrying.values():
+                if activation.delivery.id not in self.timers:
+                    self.plan_retry(activation)
+            if not record.open:
+                self.settle()
+
+    def hand_down(self, record: JobRecord) -> None:
+        """Give a new job's record a copy of this one's shared data and routine states."""
+        with self.lock:
+            inherited(record, copy_payload(self.record.shared), copy_payload(self.record.routine_states))
+
     # --- ending from outside ----------------------------------------------------------------------------------
 
     def cancel(self, reason: str) -> None:
@@ -206,6 +257,8 @@ class Job:
                 if give_up:
                     for thread in self.crew:
                         self.engine.pool.give_up(thread)
+                    self.crew.clear()
+                    self.crew_size = 0
             self.settle()
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from _thread import get_ident
 from typing import Any
 
-from ..core.copying import ATOMS, copy_payload, copy_value
+from ..core.copying import ATOMS, copy_payload, copy_value, needs_copy
 from ..core.job_record import Activation
-from ..core.machine import emitted, logged, sent, wrote
+from ..core.machine import deferred, emitted, logged, sent, wrote
 from ..core.plan import EventPlan, SlotPlan
 from ..errors import ConflictError, ContextError, ExecutionError, PayloadError, known_names
 from ..routine.binding import shortened
@@ -33,7 +33,7 @@ class Operations:
         self.thread = get_ident()
         self.activation: Activation | None = None
         self.routine: Any = None
-        self.held: list[tuple[EventPlan, dict[str, Any], bool]] | None = None
+        self.held: list[tuple[EventPlan, dict[str, Any], bool, bool]] | None = None
         self.reads: dict[tuple[Area, str | None], int] = {}
         self.own: dict[tuple[Area, str], int] = {}
         self.finish_with: tuple[Any] | None = None
@@ -51,12 +51,7 @@ class Operations:
         activation = self.activation
         if activation is None or get_ident() != self.thread:
             raise self.not_acting(f"emit({event_name!r})")
-        try:
-            event = activation.slot.node.events.get(event_name)
-        except TypeError:  # not hashable
-            event = None
-        if event is None or not (event.params is None or params.keys() <= event.params):
-            raise self._undeclared(activation.slot, event_name, params)
+        event = self._event(activation.slot, event_name, params)
         isolate = False
         if self.job.plan.copy_payloads:
             for value in params.values():
@@ -71,7 +66,7 @@ class Operations:
             if record.running.get(activation.delivery.id) is not activation:
                 raise self._too_late(activation)
             if self.held is not None:
-                self.held.append((event, params, isolate))
+                self.held.append((event, params, isolate, False))
                 return
             emitted(record, activation, event, params, isolate, job.now())
             if record.ready:
@@ -86,6 +81,19 @@ class Operations:
         # Replacing the delivery that it came from is an activation's right: only what is more presses.
         if record.queued > job.max_pending and (activation.emitted > 1 or len(event.routes) > 1):
             self.relieve()
+
+    def emit_deferred(self, event_name: str, params: dict[str, Any]) -> None:
+        """Emit an event when the job is resumed; see `Routine.emit_deferred_event`."""
+        activation = self._acting(f"emit_deferred_event({event_name!r})")
+        event = self._event(activation.slot, event_name, params)
+        isolate = self.job.plan.copy_payloads and needs_copy(params)
+        data = copy_payload(params) if isolate else params
+        with self.job.lock:
+            self.check(activation)
+            if self.held is not None:
+                self.held.append((event, data, isolate, True))
+            else:
+                deferred(self.record, activation, event, data, isolate)
 
     def finish(self, result: Any) -> None:
         """End the job as completed when this turn has succeeded."""
@@ -136,7 +144,16 @@ class Operations:
             for key in values:
                 own[area, key] = record.revision
 
-    # --- errors ---------------------------------------------------------------------------------------------------
+    # --- checks and errors ------------------------------------------------------------------------------------
+
+    def _event(self, slot: SlotPlan, event_name: str, params: dict[str, Any]) -> EventPlan:
+        try:
+            event = slot.node.events[event_name]
+        except (KeyError, TypeError):  # unknown, or not even hashable
+            raise self._undeclared(slot, event_name, params) from None
+        if event.params is not None and not params.keys() <= event.params:
+            raise self._undeclared(slot, event_name, params)
+        return event
 
     def _acting(self, what: str) -> Activation:
         activation = self.activation

@@ -9,8 +9,7 @@ from typing import Any
 
 from ..core.copying import copy_payload
 from ..core.job_record import Activation, Mailbox
-from ..core.machine import began, emitted, ended, merged, released, retried
-from ..core.machine import due as now_due
+from ..core.machine import began, deferred, emitted, ended, merged, released, retried
 from ..core.plan import SlotPlan
 from ..core.policy import ErrorStrategy
 from ..errors import HandlerTimeoutError, PayloadError
@@ -28,12 +27,13 @@ DEEPEST = 8  # how many handlers a thread may run inside one another's emit
 class Turn(Operations):
     """One thread's stay with one mailbox. `run` takes up to ``BATCH`` turns for it."""
 
-    __slots__ = ("depth", "helper", "mailbox", "nested", "nested_since", "outer")
+    __slots__ = ("depth", "helper", "life", "mailbox", "nested", "nested_since", "outer")
 
     def __init__(self, job: Job, mailbox: Mailbox, depth: int = 0) -> None:
         super().__init__(job)
         self.mailbox = mailbox
         self.depth = depth
+        self.life = job.record.life
         self.outer = current.get()
         self.helper: Helper | None = None
         self.nested = 0
@@ -93,9 +93,11 @@ class Turn(Operations):
     def _next(self, more: bool) -> Activation | None:
         """Start the next activation of the mailbox, or give up its ticket. The caller holds the lock."""
         job, record = self.job, self.record
-        activation = began(record, self.mailbox, job.now()) if more else None
-        if activation is None:
-            released(record, self.mailbox)
+        activation = None
+        if self.life == record.life:
+            activation = began(record, self.mailbox, job.now()) if more else None
+            if activation is None:
+                released(record, self.mailbox)
         if job.pressed or not record.open:
             job.settle()
         return activation
@@ -118,9 +120,8 @@ class Turn(Operations):
             if record.running.get(activation.delivery.id) is not activation:
                 following = self._next(more)
             elif action is ErrorStrategy.RETRY and not record.closed:
-                again = retried(record, activation, spent)
                 delay = slot.policy.delay(activation.attempt, f"{record.job_id}:{activation.delivery.id}")
-                job.timers[again.delivery.id] = job.engine.timers.after(delay, _Due(job, again))
+                job.plan_retry(retried(record, activation, spent, at + int(delay * 1e9)))
                 job.settle()
             else:
                 stop = action is ErrorStrategy.STOP
@@ -136,8 +137,11 @@ class Turn(Operations):
         return following
 
     def _release_held(self, activation: Activation, at: int) -> None:
-        for event, data, isolate in self.held or ():
-            emitted(self.record, activation, event, data, isolate, at)
+        for event, data, isolate, later in self.held or ():
+            if later:
+                deferred(self.record, activation, event, data, isolate)
+            else:
+                emitted(self.record, activation, event, data, isolate, at)
         self.job.call()
 
     def _handle(self, slot: SlotPlan, activation: Activation) -> None:
@@ -243,22 +247,3 @@ class Turn(Operations):
                 self.nested_since = None
             if self.helper is not None:
                 self.helper.stir()
-
-
-class _Due:
-    """The call of a timer: an activation's next attempt may run."""
-
-    __slots__ = ("activation", "job")
-
-    def __init__(self, job: Job, activation: Activation) -> None:
-        self.job = job
-        self.activation = activation
-
-    def __call__(self) -> None:
-        job, record = self.job, self.job.record
-        with job.lock:
-            job.timers.pop(self.activation.delivery.id, None)
-            if record.open and record.retrying.get(self.activation.delivery.id) is self.activation:
-                now_due(record, self.activation)
-                job.call()
-                job.settle()

@@ -1,0 +1,98 @@
+"""Facts that were kept, folded into a record by the transitions of `machine`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..errors import ExecutionError
+from .job_record import Activation, JobRecord
+from .machine import (
+    began,
+    cancelled,
+    deferred,
+    due,
+    emitted,
+    ended,
+    failed,
+    logged,
+    merged,
+    paused,
+    resumed,
+    retried,
+    sent,
+    started,
+    wrote,
+)
+from .records import (
+    Began,
+    Cancelled,
+    Deferred,
+    Due,
+    Emitted,
+    Ended,
+    Fact,
+    Failed,
+    Logged,
+    Merged,
+    Paused,
+    Resumed,
+    Retried,
+    Sent,
+    Started,
+    Wrote,
+)
+
+
+def _activation(record: JobRecord, delivery: int, where: Mapping[int, Activation]) -> Activation:
+    try:
+        return where[delivery]
+    except KeyError:
+        raise ExecutionError(f"job {record.job_id!r}: a fact names delivery {delivery}, which is not there") from None
+
+
+def _apply_emitted(record: JobRecord, fact: Emitted) -> None:
+    activation = _activation(record, fact.delivery, record.running)
+    event = activation.slot.node.events[fact.event]
+    emitted(record, activation, event, fact.data, fact.isolate, fact.at)
+
+
+def _apply_deferred(record: JobRecord, fact: Deferred) -> None:
+    activation = _activation(record, fact.delivery, record.running)
+    event = activation.slot.node.events[fact.event]
+    deferred(record, activation, event, fact.data, fact.isolate)
+
+
+def _apply_ended(record: JobRecord, fact: Ended) -> None:
+    ended(record, _activation(record, fact.delivery, record.running), *fact[1:])
+
+
+APPLY: dict[type, Callable[[JobRecord, Any], object]] = {
+    Started: lambda record, fact: started(record, record.plan.slots[fact.slot], *fact[1:]),
+    Began: lambda record, fact: began(record, record.mailboxes[fact.mailbox], fact.at),
+    Merged: lambda record, fact: merged(record, _activation(record, fact.delivery, record.running), fact.buffer),
+    Emitted: _apply_emitted,
+    Wrote: lambda record, fact: wrote(record, *fact),
+    Logged: lambda record, fact: logged(record, *fact),
+    Sent: lambda record, fact: sent(record, *fact),
+    Retried: lambda record, fact: retried(record, _activation(record, fact.delivery, record.running), *fact[1:]),
+    Due: lambda record, fact: due(record, _activation(record, fact.delivery, record.retrying)),
+    Ended: _apply_ended,
+    Failed: lambda record, fact: failed(record, *fact),
+    Deferred: _apply_deferred,
+    Paused: lambda record, fact: paused(record, fact.reason),
+    Resumed: lambda record, fact: resumed(record, fact.at),
+    Cancelled: lambda record, fact: cancelled(record, *fact),
+}
+
+
+def apply(record: JobRecord, fact: Fact) -> None:
+    """Fold one fact into a record. Raises ExecutionError when it names a delivery that the record does not have."""
+    APPLY[type(fact)](record, fact)
+
+
+def fold(record: JobRecord, facts: Iterable[Fact]) -> JobRecord:
+    """Fold facts into a record, in order, and return it."""
+    for fact in facts:
+        apply(record, fact)
+    return record
