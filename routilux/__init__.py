@@ -10,8 +10,10 @@ from .errors import (
     ExecutionError,
     HandlerTimeoutError,
     JobTimeoutError,
+    PathError,
     PayloadError,
     RoutiluxError,
+    StateError,
     StatusError,
 )
 from .flow import Flow
@@ -22,6 +24,7 @@ from .runtime.context import Context
 from .runtime.engine import Engine
 from .runtime.job_state import JobState
 from .runtime.reports import ExecutionRecord, Output, Performance
+from .runtime.store import Store
 
 __version__ = "0.1.0"
 
@@ -40,6 +43,7 @@ __all__ = [
     "Context",
     "Engine",
     "ExecutionContext",
+    "Store",
     # looking at a job
     "ErrorRecord",
     "ExecutionRecord",
@@ -54,7 +58,9 @@ __all__ = [
     "ExecutionError",
     "HandlerTimeoutError",
     "JobTimeoutError",
+    "PathError",
     "PayloadError",
     "RoutiluxError",
+    "StateError",
     "StatusError",
 ]

@@ -32,6 +32,14 @@ class ConflictError(ExecutionError):
     """A plain write would have overwritten a value that changed after this activation read it."""
 
 
+class StateError(ExecutionError):
+    """A value, field or path does not fit the state of a job, or the state is used in a way that cannot work."""
+
+
+class PathError(StateError):
+    """A dotted path into the state leads nowhere."""
+
+
 class StatusError(ExecutionError):
     """The job's status does not allow the change that was asked for."""
 

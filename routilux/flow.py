@@ -8,15 +8,20 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel
+
 from .core.copying import copy_payload, needs_copy
 from .core.history import History
 from .core.job_record import JobRecord
+from .core.machine import wrote
 from .core.numbers import seconds, whole
 from .core.status import JobStatus
 from .errors import DeclarationError, ExecutionError, StatusError, known_names
 from .graph.description import Classes, build
+from .graph.schema import StateSchema, check_size, plain
 from .graph.wiring import Graph
 from .runtime.dispatcher import assist, refuse_inside, run_to_rest, wait
+from .runtime.drafts import typed_face
 from .runtime.engine import Engine, default_engine
 from .runtime.job import Job
 from .runtime.job_state import JobState
@@ -27,6 +32,7 @@ MOST_WORKERS = 10_000
 MOST_PENDING = 1_000_000_000
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
 DEFAULT_MAX_PENDING = 10_000
+DEFAULT_MAX_STATE_BYTES = 2**20
 
 
 class Flow(Graph):
@@ -44,6 +50,9 @@ class Flow(Graph):
         history_limit: how many activations a job's history keeps; None keeps all. Counts and timings stay exact.
         copy_payloads: whether containers and models in a payload are copied when it is emitted and when it is
             handled. Without, all who get the payload share them.
+        state_schema: a pydantic model of the shared data that handlers see as ``ctx.state``; its fields are validated
+            at every write. Give all of them defaults.
+        max_state_bytes: how large the shared data may be when a job starts, as JSON.
         engine: whose threads it uses; those that all flows of the process share by default.
 
     Raises:
@@ -59,6 +68,8 @@ class Flow(Graph):
         max_pending: int = DEFAULT_MAX_PENDING,
         history_limit: int | None = None,
         copy_payloads: bool = True,
+        state_schema: type[BaseModel] | None = None,
+        max_state_bytes: int = DEFAULT_MAX_STATE_BYTES,
         engine: Engine | None = None,
     ) -> None:
         super().__init__(_new_id() if flow_id is None else flow_id)
@@ -73,6 +84,10 @@ class Flow(Graph):
             None if history_limit is None else whole(history_limit, f"{where}: history_limit", 0, MOST_PENDING)
         )
         self.copy_payloads = bool(copy_payloads)
+        self.max_state_bytes = whole(max_state_bytes, f"{where}: max_state_bytes", 1)
+        if state_schema is not None:
+            self.schema = StateSchema(state_schema, where)
+            self.schema.face = typed_face(self.schema)
         if engine is not None and not isinstance(engine, Engine):
             raise DeclarationError(f"{where}: engine must be an Engine, not {engine!r}")
         self.engine = engine if engine is not None else default_engine()
@@ -92,6 +107,7 @@ class Flow(Graph):
         job_id: str | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
+        initial_state: Mapping[str, Any] | BaseModel | None = None,
         job_state: JobState | None = None,
     ) -> JobState:
         """Run a job from a routine until it has ended or is paused, and return its state, failed or not.
@@ -106,6 +122,7 @@ class Flow(Graph):
             job_id: an id for the job, which no running job of this flow has; a random one by default.
             session_id: handed to the handlers' contexts.
             user_id: handed to the handlers' contexts.
+            initial_state: values of the shared data to begin with; with a ``state_schema``, of its fields.
             job_state: an earlier job of this flow. One that has ended gives the new job a copy of its shared data and
                 routine states, and stays as it is; a paused one goes on, and is what is returned.
 
@@ -117,7 +134,7 @@ class Flow(Graph):
             KeyboardInterrupt, SystemExit: when a handler raised it, after the job was recorded as failed.
         """
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
-        new = (entry_params, slot, job_id, session_id, user_id)
+        new = (entry_params, slot, job_id, session_id, user_id, initial_state)
         if job_state is not None and not job_state.status.ended:
             job = self._go_on(job_state, any(each is not None for each in new))
         else:
@@ -134,9 +151,10 @@ class Flow(Graph):
         job_id: str | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
+        initial_state: Mapping[str, Any] | BaseModel | None = None,
     ) -> JobState:
         """Start a job on worker threads and return its state at once. See `execute` for the arguments and errors."""
-        job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id)
+        job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
         with job.lock:
             job.call()
         return JobState(job)
@@ -262,6 +280,7 @@ class Flow(Graph):
         job_id: str | None,
         session_id: str | None,
         user_id: str | None,
+        initial_state: Mapping[str, Any] | BaseModel | None,
         previous: Job | None = None,
     ) -> Job:
         where = f"flow {self.flow_id!r}"
@@ -284,9 +303,20 @@ class Flow(Graph):
         job = Job(self, record, self.engine, workers, self.max_pending, assist, wait, self._at_rest)
         if previous is not None:
             previous.hand_down(record)
+        self._begin_state(record, initial_state)
         self._register(job)
         job.start(record.plan.nodes[entry_id].slots[slot_name], copy_payload(params) if isolate else params, isolate)
         return job
+
+    def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
+        """Put the initial state over what an earlier job has handed down, and check it."""
+        if self.schema is not None:
+            handed = {name: value for name, value in record.shared.items() if name in self.schema.fields}
+            wrote(record, None, self.schema.initial({**handed, **plain(given, self.flow_id)}))
+        elif given is not None:
+            wrote(record, None, copy_payload(plain(given, self.flow_id)))
+        if record.shared:
+            check_size(record.shared, self.max_state_bytes, self.flow_id)
 
     def _go_on(self, job_state: JobState, arguments_given: bool) -> Job:
         """Take up the paused job that ``execute`` was given."""

@@ -8,7 +8,7 @@ The caller holds the job's lock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .job_record import Activation, Delivery, Held, JobRecord, Mailbox
@@ -249,12 +249,15 @@ def released(record: JobRecord, mailbox: Mailbox) -> None:
 # --- what a turn writes -----------------------------------------------------------------------------------------
 
 
-def wrote(record: JobRecord, area: str | None, values: Mapping[str, Any]) -> None:
-    """Set keys of a routine's state, or of the shared data."""
+def wrote(record: JobRecord, area: str | None, values: Mapping[str, Any], removed: Collection[str] = ()) -> None:
+    """Set keys of a routine's state, or of the shared data, and remove keys."""
     target = record.shared if area is None else record.routine_states.setdefault(area, {})
     record.revision += 1
     for key, value in values.items():
         target[key] = value
+        record.versions[area, key] = record.revision
+    for key in removed:
+        target.pop(key, None)
         record.versions[area, key] = record.revision
 
 

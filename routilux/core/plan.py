@@ -88,3 +88,4 @@ class Plan(_Shared):
     slots: tuple[SlotPlan, ...]
     mailboxes: tuple[MailboxPlan, ...]
     copy_payloads: bool
+    state_schema: Any = None

@@ -65,10 +65,11 @@ class Emitted(NamedTuple):
 
 
 class Wrote(NamedTuple):
-    """Keys were set: in the state of the routine named by ``area``, or in the shared data when it is None."""
+    """Keys were set and removed: in the state of the routine named by ``area``, or in the shared data for None."""
 
     area: str | None
     values: dict[str, Any]
+    removed: tuple[str, ...] = ()
 
 
 class Logged(NamedTuple):

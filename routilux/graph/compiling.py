@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..core.plan import EventPlan, MailboxPlan, NodePlan, Plan, Route, SlotPlan
 from ..core.policy import STOP, ErrorHandler
@@ -15,9 +16,12 @@ def compile_plan(
     routines: Mapping[str, Routine],
     connections: Iterable[Connection],
     flow_handler: ErrorHandler | None,
-    copy_payloads: bool,
+    **options: Any,
 ) -> Plan:
-    """Return the plan of a flow. The policy of a slot is the routine's, else the flow's, else STOP."""
+    """Return the plan of a flow; ``options`` are further fields of the plan.
+
+    The policy of a slot is the routine's, else the flow's, else STOP.
+    """
     nodes: dict[str, NodePlan] = {}
     slots: list[SlotPlan] = []
     mailboxes: list[MailboxPlan] = []
@@ -35,7 +39,7 @@ def compile_plan(
             params = None if event.output_params is None else frozenset(event.output_params)
             found = tuple(routes.get((routine_id, event.name), ()))
             node.events[event.name] = EventPlan(event.name, params, found)
-    return Plan(flow_id, nodes, tuple(slots), tuple(mailboxes), copy_payloads)
+    return Plan(flow_id, nodes, tuple(slots), tuple(mailboxes), **options)
 
 
 def _add_slots(node: NodePlan, policy: ErrorHandler, slots: list[SlotPlan], mailboxes: list[MailboxPlan]) -> None:

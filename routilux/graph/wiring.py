@@ -14,6 +14,7 @@ from .compiling import compile_plan
 from .description import describe
 from .drawing import to_dot, to_mermaid
 from .findings import Finding, findings
+from .schema import StateSchema
 from .shape import Connection
 
 
@@ -25,6 +26,7 @@ class Graph:
             raise DeclarationError(f"flow_id must be a non-empty string, not {flow_id!r}")
         self.flow_id = flow_id
         self.copy_payloads = True
+        self.schema: StateSchema | None = None
         self.error_handler: ErrorHandler | None = None
         self._routines: dict[str, Routine] = {}
         self._connections: dict[Connection, None] = {}
@@ -153,7 +155,12 @@ class Graph:
         plan = self._plan
         if plan is None:
             plan = self._plan = compile_plan(
-                self.flow_id, self._routines, self.connections, self.error_handler, self.copy_payloads
+                self.flow_id,
+                self._routines,
+                self.connections,
+                self.error_handler,
+                copy_payloads=self.copy_payloads,
+                state_schema=self.schema,
             )
         return plan
 

@@ -7,18 +7,21 @@ from typing import Any, Protocol
 from ..core.job_record import Activation
 from ..errors import ContextError
 from ..routine.scope import ExecutionContext
-from .job import Job
 from .job_state import JobState
+from .store import Acting as StoreActing
+from .store import Store
 
 
-class Acting(Protocol):
+class Acting(StoreActing, Protocol):
     """A turn, as far as a context knows it."""
 
-    job: Job
     activation: Activation | None
 
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine."""
+
+    def state(self) -> Any:
+        """Return the working copy of the state."""
 
     def finish(self, result: Any) -> None:
         """End the job when the turn has succeeded."""
@@ -89,6 +92,21 @@ class Context(ExecutionContext):
     def user_id(self) -> str | None:
         """The user that the job was started for."""
         return self._turn.job.record.user_id
+
+    @property
+    def state(self) -> Any:
+        """The state of the job as a working copy: a model when the flow has a ``state_schema``, else a mapping.
+
+        What is assigned is validated and written at once; what is changed in place is when the handler returns.
+        """
+        self._check("state")
+        return self._turn.state()
+
+    @property
+    def store(self) -> Store:
+        """The state by dotted paths, and atomic edits of it."""
+        self._check("store")
+        return Store(self._turn)
 
     def emit(self, event_name: str, /, **params: Any) -> None:
         """Emit an event of this routine, as `Routine.emit` does."""

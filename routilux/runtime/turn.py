@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.copying import copy_payload
 from ..core.job_record import Activation, Mailbox
-from ..core.machine import began, deferred, emitted, ended, merged, released, retried
+from ..core.machine import began, ended, merged, released, retried
 from ..core.plan import SlotPlan
 from ..core.policy import ErrorStrategy
 from ..errors import HandlerTimeoutError, PayloadError
@@ -63,6 +63,8 @@ class Turn(Operations):
                         self._handle(slot, activation)
                 except BaseException as raised:
                     error = raised
+                if self.draft is not None:
+                    error = self._commit_draft(error)
                 at = now()
                 self.activation = None
                 if error is not None:
@@ -75,7 +77,7 @@ class Turn(Operations):
                     try:
                         if record.running.get(activation.delivery.id) is activation:
                             if self.held:
-                                self._release_held(activation, at)
+                                self.release(activation, self.held)
                             ended(record, activation, "completed", spent, at, None, False, self.finish_with)
                         activation = self._next(left > 1)
                     finally:
@@ -83,7 +85,7 @@ class Turn(Operations):
                         if gate.waiting:
                             gate.ring()
                 left -= 1
-                if self.reads or self.own or self.nested or self.finish_with:
+                if self.reads or self.own or self.nested or self.finish_with or self.draft or self.editing:
                     self._forget()
         finally:
             current.set(self.outer)
@@ -98,15 +100,25 @@ class Turn(Operations):
             activation = began(record, self.mailbox, job.now()) if more else None
             if activation is None:
                 released(record, self.mailbox)
-        if job.pressed or not record.open:
+        if job.pressed or job.editing or not record.open:
             job.settle()
         return activation
+
+    def _commit_draft(self, error: BaseException | None) -> BaseException | None:
+        """Commit in-place changes of the state, also those of a handler that raised; return the first error."""
+        try:
+            self.commit_draft()
+        except Exception as refused:
+            return error or refused
+        return error
 
     def _forget(self) -> None:
         self.reads = {}
         self.own = {}
         self.nested = 0
         self.finish_with = None
+        self.draft = self.face = self.held_before = None
+        self.editing = False
 
     def _failed(self, activation: Activation, at: int, error: BaseException, more: bool) -> Activation | None:
         """Commit an attempt that raised, as its policy says; return the next activation of the batch."""
@@ -135,14 +147,6 @@ class Turn(Operations):
             if self.depth:
                 raise error
         return following
-
-    def _release_held(self, activation: Activation, at: int) -> None:
-        for event, data, isolate, later in self.held or ():
-            if later:
-                deferred(self.record, activation, event, data, isolate)
-            else:
-                emitted(self.record, activation, event, data, isolate, at)
-        self.job.call()
 
     def _handle(self, slot: SlotPlan, activation: Activation) -> None:
         """Call the handler of a slot that asks for more than the plain payload."""
