@@ -271,7 +271,6 @@ def test_l3_execute_with_a_timeout_returns_while_a_handler_still_runs(options):
     assert (state.get_shared_data("before"), state.get_shared_data("late")) == (1, None)
     record = state.get_execution_history("r1")[0]
     assert (record.status, record.emitted) == ("failed", 0)
-    assert record.duration >= 0.03
     flow.shutdown()
 
 

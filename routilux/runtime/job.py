@@ -21,6 +21,7 @@ from ..core.plan import Plan, SlotPlan
 from ..core.records import ErrorRecord
 from ..core.status import JobStatus
 from ..errors import JobTimeoutError, StatusError
+from .edits import Edits
 from .engine import Engine
 from .gate import Gate
 from .timers import Timer
@@ -67,8 +68,7 @@ class Job:
         self.watchers: list[threading.Event] = []
         self.pressed: list[threading.Event] = []
         self.emitting = 0
-        self.editor: Activation | None = None
-        self.editing: list[threading.Event] = []
+        self.edits = Edits(self.lock, record)
         self.failure: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.interrupt_thread = 0
@@ -144,8 +144,8 @@ class Job:
     def settle(self) -> None:
         """Wake those who wait for what may just have happened. Called after every activation."""
         record = self.record
-        if self.editing:
-            self._ring_editors()
+        if self.edits.waiting:
+            self.edits.ring()
         if not record.open:
             self.stir()
             if not record.running:
@@ -222,36 +222,6 @@ class Job:
         """Give a new job's record a copy of this one's shared data and routine states."""
         with self.lock:
             inherited(record, copy_payload(self.record.shared), copy_payload(self.record.routine_states))
-
-    # --- edits of the state -------------------------------------------------------------------------------------
-
-    def take_edit(self, activation: Activation, check: Callable[[Activation], None]) -> None:
-        """Wait until no other activation edits the state, and become the one that does.
-
-        An activation that may not act any more is no editor either. ``check`` raises when this one may not.
-        """
-        while True:
-            with self.lock:
-                check(activation)
-                editor = self.editor
-                if editor is None or self.record.running.get(editor.delivery.id) is not editor:
-                    self.editor = activation
-                    return
-                bell = threading.Event()
-                self.editing.append(bell)
-            bell.wait()
-
-    def give_edit(self, activation: Activation | None) -> None:
-        """Let the next one edit."""
-        with self.lock:
-            if self.editor is activation:
-                self.editor = None
-            self._ring_editors()
-
-    def _ring_editors(self) -> None:
-        for bell in self.editing:
-            bell.set()
-        self.editing.clear()
 
     # --- ending from outside ----------------------------------------------------------------------------------
 

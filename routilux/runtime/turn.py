@@ -100,7 +100,7 @@ class Turn(Operations):
             activation = began(record, self.mailbox, job.now()) if more else None
             if activation is None:
                 released(record, self.mailbox)
-        if job.pressed or job.editing or not record.open:
+        if job.pressed or job.edits.waiting or not record.open:
             job.settle()
         return activation
 

@@ -1,0 +1,50 @@
+"""Whose turn it is to edit the state of a job."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ..core.job_record import Activation, JobRecord
+from .gate import Gate
+
+
+class Edits:
+    """One editor at a time. An activation that may not act any more is no editor either.
+
+    All that is here changes under the job's lock; ``waiting`` are the bells of those who wait.
+    """
+
+    __slots__ = ("_editor", "_gate", "_record", "waiting")
+
+    def __init__(self, gate: Gate, record: JobRecord) -> None:
+        self._gate = gate
+        self._record = record
+        self._editor: Activation | None = None
+        self.waiting: list[threading.Event] = []
+
+    def take(self, activation: Activation, check: Callable[[Activation], None]) -> None:
+        """Wait until nobody else edits, and become the editor; ``check`` raises when the activation may not act."""
+        while True:
+            with self._gate:
+                check(activation)
+                editor = self._editor
+                if editor is None or self._record.running.get(editor.delivery.id) is not editor:
+                    self._editor = activation
+                    return
+                bell = threading.Event()
+                self.waiting.append(bell)
+            bell.wait()
+
+    def give(self, activation: Activation) -> None:
+        """Let the next one edit."""
+        with self._gate:
+            if self._editor is activation:
+                self._editor = None
+            self.ring()
+
+    def ring(self) -> None:
+        """Have those who wait look again. The caller holds the lock."""
+        for bell in self.waiting:
+            bell.set()
+        self.waiting.clear()
