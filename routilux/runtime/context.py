@@ -95,7 +95,7 @@ class Context(ExecutionContext):
 
     @property
     def state(self) -> Any:
-        """The state of the job as a working copy: a model when the flow has a ``state_schema``, else a mapping.
+        """The working copy of the job's state, a model when the flow has a ``state_schema`` and else a mapping.
 
         What is assigned is validated and written at once; what is changed in place is when the handler returns.
         """

@@ -41,15 +41,12 @@ class Turn(Operations):
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
-        job, record, mailbox = self.job, self.record, self.mailbox
-        gate, now = job.lock, job.now
+        record, gate, now = self.record, self.job.lock, self.job.now
         left = BATCH
         current.set(self)
         try:
             with gate:
-                activation = began(record, mailbox, now())
-                if activation is None:
-                    released(record, mailbox)
+                activation = self._next(True)
             while activation is not None:
                 slot = activation.slot
                 self.routine = slot.node.routine
