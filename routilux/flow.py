@@ -83,7 +83,9 @@ class Flow(Graph):
         self.history_limit = (
             None if history_limit is None else whole(history_limit, f"{where}: history_limit", 0, MOST_PENDING)
         )
-        self.copy_payloads = bool(copy_payloads)
+        if not isinstance(copy_payloads, bool):
+            raise DeclarationError(f"{where}: copy_payloads must be True or False, not {copy_payloads!r}")
+        self.copy_payloads = copy_payloads
         self.max_state_bytes = whole(max_state_bytes, f"{where}: max_state_bytes", 1)
         if state_schema is not None:
             self.schema = StateSchema(state_schema, where)
@@ -223,7 +225,8 @@ class Flow(Graph):
         """
         for job in self._running():
             refuse_inside(job, "shutdown")
-        self._shut_down = True
+        with self._jobs_lock:
+            self._shut_down = True
         for job in self._running():
             if cancel:
                 job.cancel_unless_ended("the flow was shut down")
@@ -288,6 +291,10 @@ class Flow(Graph):
         slot_name = self._entry_slot(entry_id, slot)
         params = _payload(entry_params, where)
         isolate = self.copy_payloads and needs_copy(params)
+        try:
+            payload = copy_payload(params) if isolate else params
+        except RecursionError as error:
+            raise ExecutionError(f"{where}: entry_params are nested too deeply to be copied") from error
         clock = self.engine.clock
         created = clock.monotonic_ns()
         record = JobRecord(
@@ -295,8 +302,8 @@ class Flow(Graph):
             job_id=_new_id() if job_id is None else _given_id(job_id, where),
             epoch=clock.time_ns() - created,
             created=created,
-            session_id=session_id,
-            user_id=user_id,
+            session_id=_text_or_none(session_id, "session_id", where),
+            user_id=_text_or_none(user_id, "user_id", where),
             history=History(self.history_limit),
         )
         workers = self.max_workers if self.execution_strategy == "concurrent" else 1
@@ -305,7 +312,7 @@ class Flow(Graph):
             previous.hand_down(record)
         self._begin_state(record, initial_state)
         self._register(job)
-        job.start(record.plan.nodes[entry_id].slots[slot_name], copy_payload(params) if isolate else params, isolate)
+        job.start(record.plan.nodes[entry_id].slots[slot_name], payload, isolate)
         return job
 
     def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
@@ -340,6 +347,7 @@ class Flow(Graph):
     def _register(self, job: Job) -> bool:
         """Count a job among those that run; return whether it was not."""
         with self._jobs_lock:
+            self._check_not_shut_down()
             known = self._jobs.get(job.record.job_id)
             if known is not None and known is not job:
                 raise ExecutionError(f"flow {self.flow_id!r}: a job {job.record.job_id!r} is running already")
@@ -376,6 +384,12 @@ def _given_id(job_id: object, where: str) -> str:
     if not isinstance(job_id, str) or not job_id:
         raise ExecutionError(f"{where}: job_id must be a non-empty string, not {job_id!r}")
     return job_id
+
+
+def _text_or_none(value: object, name: str, where: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ExecutionError(f"{where}: {name} must be a string or None, not {value!r}")
+    return value
 
 
 def _payload(params: object, where: str) -> dict[str, Any]:

@@ -117,13 +117,20 @@ class History:
 
     def count(self) -> dict[str, Totals]:
         """Return the exact totals per routine id, up to now."""
-        for entry in self.entries[self.counted :]:
+        while not self.count_some():
+            pass
+        return self.totals
+
+    def count_some(self, most: int = 5_000) -> bool:
+        """Add up some more entries, and return whether all are."""
+        end = min(self.counted + most, len(self.entries))
+        for entry in self.entries[self.counted : end]:
             totals = self.totals.get(entry[0])
             if totals is None:
                 totals = self.totals[entry[0]] = Totals()
             totals.add(entry)
-        self.counted = len(self.entries)
-        return self.totals
+        self.counted = end
+        return end == len(self.entries)
 
     def kept(self) -> list[tuple[Any, ...]]:
         """Return the entries within the limit, in the order in which they ended."""

@@ -44,6 +44,7 @@ class Activation:
         "event",
         "first",
         "isolate",
+        "owner",
         "payload",
         "slot",
         "spent",
@@ -57,6 +58,7 @@ class Activation:
         self.isolate = delivery.isolate
         self.attempt = 1
         self.started = 0
+        self.owner = 0  # whatever the one that runs it is known by, for the time being
         self.first: int | None = None  # when the first attempt started, once there is a second
         self.spent = 0  # nanoseconds that the attempts before this one ran
         self.due = 0  # when a retry may start
@@ -80,7 +82,7 @@ class Activation:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Activation) and all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__
+            getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "owner"
         )
 
     __hash__ = None  # type: ignore[assignment]

@@ -53,7 +53,7 @@ def _change(record: JobRecord, status: JobStatus) -> None:
 # --- turns ----------------------------------------------------------------------------------------------------
 
 
-def began(record: JobRecord, mailbox: Mailbox, at: int) -> Activation | None:
+def began(record: JobRecord, mailbox: Mailbox, at: int, owner: int = 0) -> Activation | None:
     """Start the next attempt that waits in a mailbox, a retry first; None when there is none or none may start."""
     if not record.open:
         return None
@@ -66,6 +66,7 @@ def began(record: JobRecord, mailbox: Mailbox, at: int) -> Activation | None:
     else:
         return None
     activation.started = at
+    activation.owner = owner
     record.queued -= 1
     record.running[activation.delivery.id] = activation
     return activation
@@ -278,9 +279,16 @@ def failed(record: JobRecord, error: ErrorRecord, at: int) -> None:
     """Fail the job as a whole; activations that run are recorded as failed and may do nothing more."""
     _fail(record, error, at)
     record.errors.append(error)
+    given_up(record, error, at)
+
+
+def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None = None) -> None:
+    """Stop waiting for activations that run, all or those of one owner, in a job that is not open any more."""
     for activation in list(record.running.values()):
-        _remember(record, activation, "failed", at - activation.started, error)
-        record.stopped.append(activation.anew())
+        if owner is None or activation.owner == owner:
+            _remember(record, activation, "failed", at - activation.started, error)
+            if not record.closed:
+                record.stopped.append(activation.anew())
 
 
 def paused(record: JobRecord, reason: str) -> None:

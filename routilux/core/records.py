@@ -130,6 +130,13 @@ class Failed(NamedTuple):
     at: int
 
 
+class GivenUp(NamedTuple):
+    """Nobody waits any more for the activations that still run in a job that has ended or failed."""
+
+    error: ErrorRecord
+    at: int
+
+
 class Paused(NamedTuple):
     """The job was paused: handlers that run go on to their end, no more start."""
 
@@ -162,6 +169,7 @@ Fact = (
     | Due
     | Ended
     | Failed
+    | GivenUp
     | Paused
     | Resumed
     | Cancelled

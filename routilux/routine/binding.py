@@ -71,7 +71,7 @@ class Binding:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 continue
             hint = hints.get(parameter.name, Any)
-            if ExecutionContext in getattr(hint, "__mro__", ()):
+            if _is_context(hint):
                 self.context = parameter.name
                 continue
             validator = None if hint in _NOT_CHECKED else _validator(hint, parameter.name, where)
@@ -117,6 +117,11 @@ class Binding:
     def accepts(self, name: str) -> bool:
         """Whether the handler takes a parameter of this name."""
         return self.rest or name in self.names
+
+
+def _is_context(hint: Any) -> bool:
+    """Whether an annotation names the context, also as one of the types of a union."""
+    return any(ExecutionContext in getattr(each, "__mro__", ()) for each in (hint, *typing.get_args(hint)))
 
 
 def _receive(**payload: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -117,6 +118,8 @@ class Routine:
                 f"{where}: unknown merge_strategy {merge_strategy!r}; use 'override', 'append', or a function "
                 f"(old, new) -> merged"
             )
+        if callable(merge_strategy):
+            _check_merge(merge_strategy, where)
         whole(concurrency, f"{where}: concurrency", 1, MOST_AT_A_TIME)
         limit = seconds(timeout, f"{where}: timeout")
         binding = Binding(handler, where)
@@ -207,6 +210,8 @@ class Routine:
 
     def get_config(self, key: str, default: Any = None) -> Any:
         """Return a copy of a configuration value, or ``default``."""
+        if not isinstance(key, str):
+            raise DeclarationError(f"{type(self).__name__}: a configuration key must be a string, not {key!r}")
         return copy_value(self._declaration.config.get(key, default))
 
     def set_error_handler(self, error_handler: ErrorHandler) -> None:
@@ -248,6 +253,15 @@ class Routine:
         else:
             reason = f"the handler that runs here belongs to {type(scope.routine).__name__}, not to this routine"
         return ContextError(f"{me}.{what}: {reason}")
+
+
+def _check_merge(function: MergeFunction, where: str) -> None:
+    try:
+        inspect.signature(function).bind({}, {})
+    except TypeError as error:
+        raise DeclarationError(f"{where}: the merge function must take two dicts, (old, new): {error}") from error
+    except ValueError:  # a callable whose signature cannot be read may be right all the same
+        pass
 
 
 def _check_name(name: object, kind: str, routine: Routine) -> None:

@@ -72,6 +72,9 @@ class Scope(Protocol):
     def context(self) -> ExecutionContext:
         """Return the context of the handler that runs."""
 
+    def acting(self, what: str) -> object:
+        """Raise ContextError unless this is the handler's own thread, while the handler runs."""
+
     def log(self, entry: dict[str, Any]) -> None:
         """Append to the shared log."""
 

@@ -57,33 +57,45 @@ def refuse_inside(job: Job, what: str) -> None:
 def lend(job: Job) -> None:
     """Work for a job on the calling thread until the job has come to rest."""
     thread = get_ident()
-    while True:
-        with job.lock:
-            if job.record.at_rest:
-                break
-            mailbox = job.join(thread)
-            bell = None
-            if mailbox is None:
-                bell = threading.Event()
-                job.idle.append(bell)
-        if bell is not None:
-            _sleep(job, bell)
-        while mailbox is not None:
-            mailbox = _take_turns(job, mailbox)
+    try:
+        while True:
+            with job.lock:
+                if job.record.at_rest:
+                    break
+                mailbox = job.join(thread)
+                bell = None
+                if mailbox is None:
+                    bell = threading.Event()
+                    job.idle.append(bell)
+            if bell is not None:
+                _sleep(job, bell)
+            while mailbox is not None:
+                mailbox = _take_turns(job, mailbox)
+    except BaseException as error:
+        job.lock.abandon()
+        if thread in job.crew:
+            job.interrupted(error)
+        raise
     if job.interrupt is not None and job.interrupt_thread == thread:
         raise job.interrupt
 
 
 def _sleep(job: Job, bell: threading.Event) -> None:
+    """Sleep until there may be something to do."""
     try:
-        bell.wait()
-    finally:
+        with job.engine.pool.sleeping():
+            bell.wait()
+    except BaseException:
+        job.lock.abandon()
         with job.lock:
             if bell in job.idle:
                 job.idle.remove(bell)
-            else:
-                job.calling = False
+            else:  # it was this thread's turn to come: let another one
+                job.roused = False
                 job.call()
+        raise
+    with job.lock:
+        job.roused = False
 
 
 def watch(job: Job, timeout: float) -> bool:
@@ -94,8 +106,9 @@ def watch(job: Job, timeout: float) -> bool:
             return True
         job.watchers.append(bell)
         job.call()
-    with job.engine.pool.blocked():
-        bell.wait(timeout)
+    with job.engine.pool.sleeping():
+        while not bell.wait(min(timeout, threading.TIMEOUT_MAX)) and timeout > threading.TIMEOUT_MAX:
+            timeout -= threading.TIMEOUT_MAX
     with job.lock:
         if bell in job.watchers:
             job.watchers.remove(bell)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..core.job_record import Activation, JobRecord
 from .gate import Gate
+from .pool import WorkerPool
 
 
 class Edits:
@@ -15,10 +16,11 @@ class Edits:
     All that is here changes under the job's lock; ``waiting`` are the bells of those who wait.
     """
 
-    __slots__ = ("_editor", "_gate", "_record", "waiting")
+    __slots__ = ("_editor", "_gate", "_pool", "_record", "waiting")
 
-    def __init__(self, gate: Gate, record: JobRecord) -> None:
+    def __init__(self, gate: Gate, record: JobRecord, pool: WorkerPool) -> None:
         self._gate = gate
+        self._pool = pool
         self._record = record
         self._editor: Activation | None = None
         self.waiting: list[threading.Event] = []
@@ -34,7 +36,8 @@ class Edits:
                     return
                 bell = threading.Event()
                 self.waiting.append(bell)
-            bell.wait()
+            with self._pool.sleeping():
+                bell.wait()
 
     def give(self, activation: Activation) -> None:
         """Let the next one edit."""

@@ -7,6 +7,7 @@ import weakref
 from _thread import start_new_thread
 from typing import Any
 
+from ..errors import DeclarationError
 from .clock import Clock
 from .pool import WorkerPool
 from .timers import Timers
@@ -24,6 +25,8 @@ class Engine:
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
+        if clock is not None and not isinstance(clock, Clock):
+            raise DeclarationError(f"Engine: clock must be a Clock, not {clock!r}")
         self.clock = clock if clock is not None else Clock()
         self.pool = WorkerPool()
         self.timers = Timers(self.clock)

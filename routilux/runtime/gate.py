@@ -13,8 +13,17 @@ from collections import deque
 from types import TracebackType
 
 
+class _Bell:
+    __slots__ = ("lock", "wanted")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.wanted = True
+
+
 class Gate:
-    """A lock for short critical sections; not reentrant.
+    """A lock for short critical sections.
 
     ``with gate:`` enters and leaves. Where every nanosecond counts, this is the same, spelled out::
 
@@ -31,42 +40,47 @@ class Gate:
     __slots__ = ("leave", "try_enter", "waiting")
 
     def __init__(self) -> None:
-        lock = threading.Lock()
+        # Reentrant, because only such a lock knows its owner, which `abandon` needs.
+        lock = threading.RLock()
         self.try_enter = lock.acquire
         self.leave = lock.release
-        self.waiting: deque[threading.Lock] = deque()
+        self.waiting: deque[_Bell] = deque()
 
     def enter(self) -> None:
         """Enter, after sleeping until the gate is open."""
         while not self.try_enter(False):
-            bell = threading.Lock()
-            bell.acquire()
+            bell = _Bell()
             self.waiting.append(bell)
             # The gate may have opened before the bell was there to be rung.
             if self.try_enter(False):
-                self._withdraw(bell)
+                bell.wanted = False
                 return
             try:
-                bell.acquire()
+                bell.lock.acquire()
             except BaseException:
-                if not self._withdraw(bell):
-                    self.ring()  # it had been rung: pass that on
+                bell.wanted = False
+                self.ring()  # it may have been rung just now: pass that on
                 raise
 
     def ring(self) -> None:
         """Wake one thread that waits. Called by whoever has left."""
-        try:
-            bell = self.waiting.popleft()
-        except IndexError:  # somebody else rang it meanwhile
-            return
-        bell.release()
+        while True:
+            try:
+                bell = self.waiting.popleft()
+            except IndexError:
+                return
+            if bell.wanted:
+                bell.lock.release()
+                return
 
-    def _withdraw(self, bell: threading.Lock) -> bool:
+    def abandon(self) -> None:
+        """Leave, if this thread is inside because an interrupt came between entering and the ``try`` after it."""
         try:
-            self.waiting.remove(bell)
-        except ValueError:
-            return False
-        return True
+            while True:
+                self.leave()
+        except RuntimeError:  # not inside (any more)
+            pass
+        self.ring()
 
     def __enter__(self) -> None:
         if not self.try_enter(False):

@@ -33,9 +33,10 @@ class Helper:
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._given_up = False
         self._call: Call | None = None
-        thread = threading.Thread(target=self._run, name="routilux-helper", daemon=True)
-        thread.start()
-        self.thread: int = thread.ident or 0
+        self._worker = engine.pool.worker_here()
+        self._thread = threading.Thread(target=self._run, name="routilux-helper", daemon=True)
+        self._thread.start()
+        self.thread: int = self._thread.ident or 0
 
     def start(self, scope: Scope, handler: Callable[..., Any], arguments: dict[str, Any]) -> Call:
         """Call a handler on the helper's thread, as part of the turn that ``scope`` is."""
@@ -49,8 +50,9 @@ class Helper:
             self._call.stirred.set()
 
     def close(self) -> None:
-        """Let the thread end; no call is running."""
+        """Let the thread end, and wait until it has; no call is running."""
         self._calls.put(None)
+        self._thread.join()
 
     def give_up(self) -> None:
         """Stop waiting for the call that is running; the thread ends when it returns, and is counted until then."""
@@ -59,6 +61,7 @@ class Helper:
         self._calls.put(None)
 
     def _run(self) -> None:
+        self._engine.pool.stand_for(self._worker)
         while True:
             call = self._calls.get()
             if call is None:

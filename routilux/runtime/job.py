@@ -16,11 +16,11 @@ from typing import Any
 
 from ..core.copying import copy_payload
 from ..core.job_record import Activation, JobRecord, Mailbox
-from ..core.machine import cancelled, due, failed, inherited, paused, resumed, started
+from ..core.machine import cancelled, due, failed, given_up, inherited, paused, resumed, started
 from ..core.plan import Plan, SlotPlan
 from ..core.records import ErrorRecord
 from ..core.status import JobStatus
-from ..errors import JobTimeoutError, StatusError
+from ..errors import ExecutionError, JobTimeoutError, StatusError
 from .edits import Edits
 from .engine import Engine
 from .gate import Gate
@@ -63,12 +63,13 @@ class Job:
         self.enough_room = max_pending // 2
         self.crew: set[int] = set()
         self.crew_size = 0
-        self.calling = False
+        self.calling = False  # a task of this job waits in the pool
+        self.roused = False  # a thread in `idle` was woken and is on its way
         self.idle: list[threading.Event] = []
         self.watchers: list[threading.Event] = []
         self.pressed: list[threading.Event] = []
         self.emitting = 0
-        self.edits = Edits(self.lock, record)
+        self.edits = Edits(self.lock, record, engine.pool)
         self.failure: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.interrupt_thread = 0
@@ -119,14 +120,23 @@ class Job:
         Whoever comes calls the next one when there is work left, so that a burst of work wakes as many threads as
         it can use, and a chain of single deliveries wakes none for nothing.
         """
-        if self.calling or self.crew_size >= self.max_workers or not self.record.ready:
+        record = self.record
+        if self.roused or self.crew_size >= self.max_workers or not record.ready or not record.open:
             return
-        self.calling = True
-        if self.idle:
+        if self.idle:  # also when a task waits in the pool, whose threads may all be asleep in nested jobs
+            self.roused = True
             self.idle.pop().set()
-        else:
+        elif not self.calling:
             self.engine.attach(self.flow, self.flow.max_workers)
-            self.engine.pool.submit(self.assist)
+            try:
+                self.engine.pool.submit(self.assist)
+            except RuntimeError as error:
+                if not self.crew:
+                    raise ExecutionError(
+                        f"flow {self.plan.flow_id!r}: job {record.job_id!r} cannot run: the system gives no thread"
+                    ) from error
+            else:
+                self.calling = True
 
     def assist(self) -> None:
         """Work for the job on the calling worker thread."""
@@ -181,7 +191,10 @@ class Job:
         """Have an activation run again when it is due. The caller holds the lock."""
         left = max(activation.due - self.now(), 0) / 1e9
         key = activation.delivery.id
-        self.timers[key] = self.engine.timers.after(left, partial(self._retry, activation))
+        try:
+            self.timers[key] = self.engine.timers.after(left, partial(self._retry, activation))
+        except RuntimeError as error:
+            self._fail(error)
 
     def _retry(self, activation: Activation) -> None:
         with self.lock:
@@ -189,7 +202,10 @@ class Job:
             # While the job is paused the attempt keeps waiting; going on plans it anew.
             if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
                 due(self.record, activation)
-                self.call()
+                try:
+                    self.call()
+                except ExecutionError as error:
+                    self._fail(error)
                 self.settle()
 
     def pause(self, reason: str) -> None:
@@ -239,31 +255,46 @@ class Job:
                 self.settle()
 
     def expire(self, timeout: float) -> None:
-        """Fail the job because its time is up, and stop waiting for the handlers that still run."""
+        """Fail the job because its time is up, and stop waiting for the handlers that still run.
+
+        A job that failed, or was ended, before its handlers have returned keeps its status.
+        """
         message = f"flow {self.plan.flow_id!r}, job {self.record.job_id!r}: not ended within {timeout:g} seconds"
-        self.fail(JobTimeoutError(message), give_up=True)
-
-    def interrupted(self, error: BaseException) -> None:
-        """Fail the job because of something that is not to be kept from stopping this thread."""
-        self.interrupt, self.interrupt_thread = error, threading.get_ident()
-        self.fail(error)
-
-    def fail(self, error: BaseException, give_up: bool = False) -> None:
-        """Fail the job as a whole unless it has ended; with ``give_up``, replace the threads that run its handlers."""
         with self.lock:
-            if self.record.open:
-                running = [activation.slot for activation in self.record.running.values()]
-                if running and give_up:
-                    names = ", ".join(sorted({f"{slot.routine_id}.{slot.name}" for slot in running}))
-                    error.args = (f"{error}; still running: {names}",)
+            running = [activation.slot for activation in self.record.running.values()]
+            if running:
+                names = ", ".join(sorted({f"{slot.routine_id}.{slot.name}" for slot in running}))
+                message = f"{message}; still running: {names}"
+            error = JobTimeoutError(message)
+            if not self.record.status.ended:
                 self.failure = error
                 failed(self.record, describe(error), self.now())
-                if give_up:
-                    for thread in self.crew:
-                        self.engine.pool.give_up(thread)
-                    self.crew.clear()
-                    self.crew_size = 0
+            given_up(self.record, describe(error), self.now())
+            for thread in self.crew:
+                self.engine.pool.give_up(thread)
+            self.crew.clear()
+            self.crew_size = 0
             self.settle()
+
+    def interrupted(self, error: BaseException) -> None:
+        """Fail the job because of something that is not to be kept from stopping this thread.
+
+        Whatever this thread was doing for the job, it does no longer.
+        """
+        thread = threading.get_ident()
+        self.lock.abandon()
+        with self.lock:
+            self.interrupt, self.interrupt_thread = error, thread
+            self._fail(error)
+            given_up(self.record, describe(error), self.now(), thread)
+            self.leave(thread)
+            self.settle()
+
+    def _fail(self, error: BaseException) -> None:
+        """Fail the job as a whole, if it runs. The caller holds the lock."""
+        if self.record.open:
+            self.failure = error
+            failed(self.record, describe(error), self.now())
 
 
 def describe(error: BaseException, slot: SlotPlan | None = None, attempt: int | None = None) -> ErrorRecord:

@@ -20,6 +20,8 @@ from .clock import utc
 from .job import Job
 from .reports import ExecutionRecord, Output, Performance
 
+_MISSING: Any = object()
+
 
 class JobState:
     """One job of a flow: its status, states, data, log, outputs, history and errors.
@@ -119,7 +121,9 @@ class JobState:
         with self._job.lock:
             self._note_read(routine_id, None)
             state = self._record.routine_states.get(routine_id)
-            return None if state is None else copy_payload(state)
+            values = None if state is None else dict(state)
+        # Values in the record are replaced, never changed: they can be copied while others go on.
+        return None if values is None else copy_payload(values)
 
     def update_routine_state(self, routine_id: str, state: Mapping[str, Any]) -> None:
         """Set the given keys of a routine's state; its other keys stay as they are.
@@ -134,10 +138,11 @@ class JobState:
 
     def get_shared_data(self, key: str, default: Any = None) -> Any:
         """Return a copy of a value of the shared data, or ``default``."""
+        _check_key(key)
         with self._job.lock:
             self._note_read(None, key)
-            shared = self._record.shared
-            return copy_value(shared[key]) if key in shared else default
+            value = self._record.shared.get(key, _MISSING)
+        return default if value is _MISSING else copy_value(value)
 
     def update_shared_data(self, key: str, value: Any) -> None:
         """Set a key of the shared data.
@@ -147,6 +152,7 @@ class JobState:
             ContextError: while the job runs, anywhere but in one of its handlers.
             ExecutionError: when the key is no string.
         """
+        _check_key(key)
         self._write(None, _string_keys({key: value}, "the shared data"))
 
     def append_to_shared_log(self, entry: Mapping[str, Any]) -> None:
@@ -157,7 +163,7 @@ class JobState:
             ExecutionError: when the entry is no mapping with string keys.
         """
         entry = _string_keys(entry, "a log entry")
-        scope = self._scope()
+        scope = self._writing_scope("append_to_shared_log()")
         if scope is not None:
             scope.log(entry)
             return
@@ -167,6 +173,8 @@ class JobState:
 
     def get_shared_log(self, filter_func: Callable[[dict[str, Any]], bool] | None = None) -> list[dict[str, Any]]:
         """Return copies of the log entries, in order; only those for which ``filter_func(entry)`` is true."""
+        if filter_func is not None and not callable(filter_func):
+            raise ExecutionError(f"get_shared_log: filter_func must be callable, not {filter_func!r}")
         with self._job.lock:
             kept = self._record.log[:]
         epoch = self._record.epoch
@@ -210,8 +218,13 @@ class JobState:
         """
         if routine_id is not None:
             self._check_routine(routine_id)
+        history = self._record.history
+        counted = False
+        while not counted:  # in pieces, so that handlers do not wait for long
+            with self._job.lock:
+                counted = history.count_some()
         with self._job.lock:
-            totals = self._record.history.count()
+            totals = history.count()
             if routine_id is not None:
                 return reports.performance(totals.get(routine_id, Totals()))
             return {name: reports.performance(totals[name]) for name in self._record.plan.nodes if name in totals}
@@ -271,13 +284,21 @@ class JobState:
         scope = current.get()
         return scope if scope is not None and scope.job is self._job and scope.thread == get_ident() else None
 
+    def _writing_scope(self, what: str) -> Scope | None:
+        """Return the turn that a write is part of; refuse one of another thread's turn, or of a turn given up."""
+        scope = current.get()
+        if scope is None or scope.job is not self._job:
+            return None
+        scope.acting(what)
+        return scope
+
     def _note_read(self, routine_id: str | None, key: str | None) -> None:
         scope = self._scope()
         if scope is not None:
             scope.note_read(routine_id, key)
 
     def _write(self, area: str | None, values: dict[str, Any]) -> None:
-        scope = self._scope()
+        scope = self._writing_scope("a write")
         if scope is not None:
             scope.write(area, values)
             return
@@ -294,9 +315,14 @@ class JobState:
 
     def _check_routine(self, routine_id: object) -> None:
         nodes = self._record.plan.nodes
-        if routine_id not in nodes:
+        if not isinstance(routine_id, str) or routine_id not in nodes:
             hint = known_names(routine_id, nodes, "routines")
             raise ExecutionError(f"flow {self.flow_id!r} has no routine {routine_id!r}{hint}")
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise ExecutionError(f"the shared data have string keys, not {key!r}")
 
 
 def _string_keys(values: object, what: str) -> dict[str, Any]:

@@ -10,14 +10,23 @@ from contextlib import contextmanager
 Task = Callable[[], None]
 
 
-class _Worker(threading.Thread):
+class Worker(threading.Thread):
+    """One thread of a pool. ``sleeps`` counts the waits for other jobs that it is inside of."""
+
     def __init__(self, pool: WorkerPool, number: int) -> None:
         super().__init__(name=f"routilux-{number}", daemon=True)
         self.pool = pool
         self.bell = threading.Event()
         self.given_up = False
+        self.sleeps = 0
+
+    @property
+    def excused(self) -> bool:
+        """Whether another thread stands in for this one."""
+        return self.given_up or self.sleeps > 0
 
     def run(self) -> None:
+        """Serve the pool."""
         self.pool.serve(self)
 
 
@@ -25,15 +34,15 @@ class WorkerPool:
     """Threads made on demand, up to a limit that may change; they end when it falls below their number.
 
     Tasks start in the order in which they were submitted. An idle worker registers, and sleeps until a task rings
-    for it. A worker that is blocked, or whose handler has been given up, does not count towards the limit.
+    for it. A worker that sleeps inside a task, or whose handler has been given up, does not count towards the limit.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tasks: deque[Task] = deque()
-        self._idle: list[_Worker] = []
-        self._workers: set[_Worker] = set()
-        self._excused = 0
+        self._idle: list[Worker] = []
+        self._workers: set[Worker] = set()
+        self._here = threading.local()
         self._started = 0
         self._limit = 0
 
@@ -47,11 +56,7 @@ class WorkerPool:
         """Set how many threads may work; surplus ones end as soon as they are idle."""
         with self._lock:
             self._limit = limit
-            self._grow()
-            if len(self._workers) > limit + self._excused:
-                for worker in self._idle:
-                    worker.bell.set()
-                self._idle.clear()
+            self._adjust()
 
     def join(self) -> None:
         """Wait until all workers have ended, but for this thread and the given-up ones, if the limit is 0."""
@@ -62,43 +67,57 @@ class WorkerPool:
                 worker.join()
 
     def submit(self, task: Task) -> None:
-        """Run a task on some worker, after those submitted before it."""
+        """Run a task on some worker, after those submitted before it.
+
+        Raises RuntimeError, and forgets the task, when there is no worker and the system gives no thread for one.
+        """
         with self._lock:
             self._tasks.append(task)
-            self._grow()
+            try:
+                self._adjust()
+            except RuntimeError:
+                self._tasks.pop()
+                raise
 
     def has_tasks(self) -> bool:
         """Whether a task waits for a worker."""
         return bool(self._tasks)
 
+    def worker_here(self) -> Worker | None:
+        """Return the worker that this thread is, or stands for."""
+        return getattr(self._here, "worker", None)
+
+    def stand_for(self, worker: Worker | None) -> None:
+        """Let this thread's sleeps count as those of a worker that waits for it."""
+        self._here.worker = worker
+
     @contextmanager
-    def blocked(self) -> Iterator[None]:
-        """Let another thread stand in for this one, if it is a worker, while it blocks."""
-        worker = threading.current_thread()
-        if not isinstance(worker, _Worker) or worker.pool is not self:
+    def sleeping(self) -> Iterator[None]:
+        """Let another thread stand in for this one, if it is a worker, while it sleeps inside its task."""
+        worker = self.worker_here()
+        if worker is None:
             yield
             return
-        self._excuse(1)
+        self._sleep(worker, 1)
         try:
             yield
         finally:
-            self._excuse(-1)
+            self._sleep(worker, -1)
 
     def give_up(self, thread: int) -> None:
         """Replace the worker with this thread identifier: it ends when the handler that it runs returns."""
         with self._lock:
             for worker in self._workers:
-                if worker.ident == thread and not worker.given_up:
+                if worker.ident == thread:
                     worker.given_up = True
-                    self._excused += 1
-            self._grow()
+            self._adjust()
 
-    def serve(self, worker: _Worker) -> None:
+    def serve(self, worker: Worker) -> None:
         """Run tasks until this worker is surplus. Each worker calls it on its own thread."""
+        self._here.worker = worker
         while True:
             with self._lock:
-                if worker.given_up or len(self._workers) > self._limit + self._excused:
-                    self._excused -= worker.given_up
+                if worker.given_up or self._surplus() > 0:
                     self._workers.remove(worker)
                     return
                 task = self._tasks.popleft() if self._tasks else None
@@ -110,21 +129,29 @@ class WorkerPool:
             else:
                 task()
 
-    def _excuse(self, change: int) -> None:
+    def _sleep(self, worker: Worker, change: int) -> None:
         with self._lock:
-            self._excused += change
-            self._grow()
+            worker.sleeps += change
+            self._adjust()
 
-    def _grow(self) -> None:
-        """Wake or make one worker per waiting task, within the limit. The caller holds the lock."""
+    def _surplus(self) -> int:
+        return sum(not worker.excused for worker in self._workers) - self._limit
+
+    def _adjust(self) -> None:
+        """Wake or make one worker per waiting task, and wake idle ones that must end. The caller holds the lock."""
         wanted = len(self._tasks)
         while wanted and self._idle:
             self._idle.pop().bell.set()
             wanted -= 1
-        while wanted and len(self._workers) < self._limit + self._excused:
+        surplus = self._surplus()
+        while surplus > 0 and self._idle:
+            self._idle.pop().bell.set()
+            surplus -= 1
+        while wanted and surplus < 0:
             wanted -= 1
+            surplus += 1
             self._started += 1
-            worker = _Worker(self, self._started)
+            worker = Worker(self, self._started)
             self._workers.add(worker)
             try:
                 worker.start()

@@ -33,15 +33,23 @@ class Timers:
         self._thread: threading.Thread | None = None
 
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Make a call, on another thread, when so many seconds have passed."""
+        """Make a call, on another thread, when so many seconds have passed.
+
+        Raises RuntimeError when the system gives no thread for it.
+        """
         timer = Timer(call)
         due = self._clock.monotonic_ns() + int(seconds * 1e9)
         with self._changed:
             self._made += 1
             heapq.heappush(self._heap, (due, self._made, timer))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="routilux-timers", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="routilux-timers", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    timer.cancel()
+                    raise
+                self._thread = thread
             elif self._heap[0][2] is timer:
                 self._changed.notify()
         return timer
@@ -65,7 +73,7 @@ class Timers:
                     if left <= 0 or timer.call is None:
                         heapq.heappop(self._heap)
                         break
-                    self._changed.wait(left / 1e9)
+                    self._changed.wait(min(left / 1e9, threading.TIMEOUT_MAX))
             call = timer.call
             if call is not None:
                 call()

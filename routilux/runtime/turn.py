@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.copying import copy_payload
 from ..core.job_record import Activation, Mailbox
-from ..core.machine import began, ended, merged, released, retried
+from ..core.machine import began, ended, given_up, merged, released, retried
 from ..core.plan import SlotPlan
 from ..core.policy import ErrorStrategy
 from ..errors import HandlerTimeoutError, PayloadError
@@ -94,7 +94,7 @@ class Turn(Operations):
         job, record = self.job, self.record
         activation = None
         if self.life == record.life:
-            activation = began(record, self.mailbox, job.now()) if more else None
+            activation = began(record, self.mailbox, job.now(), self.thread) if more else None
             if activation is None:
                 released(record, self.mailbox)
         if job.pressed or job.edits.waiting or not record.open:
@@ -121,11 +121,15 @@ class Turn(Operations):
         """Commit an attempt that raised, as its policy says; return the next activation of the batch."""
         job, record, slot = self.job, self.record, activation.slot
         spent = at - activation.started - self.nested
-        fatal = not isinstance(error, Exception)
+        fatal = isinstance(error, (KeyboardInterrupt, SystemExit))
+        if fatal:
+            job.lock.abandon()
         action = ErrorStrategy.STOP if fatal else slot.policy.decide(error, activation.attempt)
         described = describe(error, slot, activation.attempt) if action is not ErrorStrategy.RETRY else None
         following = None
         with job.lock:
+            if fatal:
+                job.interrupt, job.interrupt_thread = error, get_ident()
             if record.running.get(activation.delivery.id) is not activation:
                 following = self._next(more)
             elif action is ErrorStrategy.RETRY and not record.closed:
@@ -138,11 +142,11 @@ class Turn(Operations):
                     job.failure = error
                 status = "skipped" if action is ErrorStrategy.SKIP else "failed"
                 ended(record, activation, status, spent, at, described, stop)
+                if fatal and not self.depth:  # handlers that ran inside this one's emit have been left, too
+                    given_up(record, described or describe(error), at, self.thread)
                 following = self._next(more)
-        if fatal:
-            job.interrupt, job.interrupt_thread = error, get_ident()
-            if self.depth:
-                raise error
+        if fatal and self.depth:
+            raise error
         return following
 
     def _handle(self, slot: SlotPlan, activation: Activation) -> None:
@@ -240,7 +244,8 @@ class Turn(Operations):
                 if mailbox is not None:
                     Turn(job, mailbox, self.depth + 1).run()
                 elif bell is not None:
-                    bell.wait()
+                    with job.engine.pool.sleeping():
+                        bell.wait()
         finally:
             with job.lock:
                 job.emitting -= 1
