@@ -157,8 +157,12 @@ class Flow(Graph):
     ) -> JobState:
         """Start a job on worker threads and return its state at once. See `execute` for the arguments and errors."""
         job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
-        with job.lock:
-            job.call()
+        try:
+            with job.lock:
+                job.call()
+        except ExecutionError:
+            job.cancel_unless_ended("it could not be started")
+            raise
         return JobState(job)
 
     def wait_for_completion(self, timeout: float | None = None, job_state: JobState | None = None) -> bool:

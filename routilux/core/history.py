@@ -7,6 +7,7 @@ measures pays nothing for being measurable.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -89,16 +90,26 @@ class Totals:
         self.waits.add(waited)
 
 
+def add_up(totals: dict[str, Totals], entries: list[tuple[Any, ...]]) -> None:
+    """Count entries into the totals per routine id."""
+    for entry in entries:
+        total = totals.get(entry[0])
+        if total is None:
+            total = totals[entry[0]] = Totals()
+        total.add(entry)
+
+
 class History:
     """Ended activations in the order in which they ended; with a limit, the latest of them."""
 
-    __slots__ = ("counted", "entries", "limit", "room", "totals")
+    __slots__ = ("counted", "dropped", "entries", "limit", "room", "totals")
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.entries: list[tuple[Any, ...]] = []
         self.totals: dict[str, Totals] = {}
         self.counted = 0  # how many of the entries the totals include already
+        self.dropped = 0  # how many entries there were before those that are kept
         # Entries are dropped many at a time, so that dropping one costs a constant.
         self.room = None if limit is None else limit + max(limit, 100)
 
@@ -114,23 +125,25 @@ class History:
         surplus = len(self.entries) - (self.limit or 0)
         del self.entries[:surplus]
         self.counted -= surplus
+        self.dropped += surplus
 
     def count(self) -> dict[str, Totals]:
         """Return the exact totals per routine id, up to now."""
-        while not self.count_some():
-            pass
+        add_up(self.totals, self.entries[self.counted :])
+        self.counted = len(self.entries)
         return self.totals
 
-    def count_some(self, most: int = 5_000) -> bool:
-        """Add up some more entries, and return whether all are."""
-        end = min(self.counted + most, len(self.entries))
-        for entry in self.entries[self.counted : end]:
-            totals = self.totals.get(entry[0])
-            if totals is None:
-                totals = self.totals[entry[0]] = Totals()
-            totals.add(entry)
-        self.counted = end
-        return end == len(self.entries)
+    def uncounted(self) -> tuple[dict[str, Totals], list[tuple[Any, ...]], int]:
+        """Return a copy of the totals so far, the entries that they lack, and how many entries there ever were.
+
+        With these, somebody may `add_up` without keeping the history from growing, and give the result to `adopt`.
+        """
+        return deepcopy(self.totals), self.entries[self.counted :], self.dropped + len(self.entries)
+
+    def adopt(self, totals: dict[str, Totals], ever: int) -> None:
+        """Take over totals over the first ``ever`` entries, unless those here include as many by now."""
+        if ever > self.dropped + self.counted:
+            self.totals, self.counted = totals, ever - self.dropped
 
     def kept(self) -> list[tuple[Any, ...]]:
         """Return the entries within the limit, in the order in which they ended."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, overload
 
 from ..core.copying import copy_payload, copy_value
-from ..core.history import Totals
+from ..core.history import Totals, add_up
 from ..core.machine import logged, wrote
 from ..core.numbers import seconds
 from ..core.records import ErrorRecord
@@ -219,15 +219,17 @@ class JobState:
         if routine_id is not None:
             self._check_routine(routine_id)
         history = self._record.history
-        counted = False
-        while not counted:  # in pieces, so that handlers do not wait for long
-            with self._job.lock:
-                counted = history.count_some()
         with self._job.lock:
-            totals = history.count()
-            if routine_id is not None:
-                return reports.performance(totals.get(routine_id, Totals()))
-            return {name: reports.performance(totals[name]) for name in self._record.plan.nodes if name in totals}
+            totals, entries, ever = history.uncounted()
+        add_up(totals, entries)  # which may take a while, in which handlers go on
+        found: dict[str, Performance] | Performance
+        if routine_id is not None:
+            found = reports.performance(totals.get(routine_id, Totals()))
+        else:
+            found = {name: reports.performance(totals[name]) for name in self._record.plan.nodes if name in totals}
+        with self._job.lock:
+            history.adopt(totals, ever)
+        return found
 
     def summary(self) -> str:
         """Return a text that tells a person how the job went: status, times, counts and timings, errors."""
