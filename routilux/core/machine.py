@@ -167,8 +167,10 @@ def ended(
     elif finish is not None and record.status is not JobStatus.FAILED:
         record.result = finish[0]
         _drop(record)
-        if record.open:  # a paused job completes when it is resumed
+        if record.open:
             _complete(record, at)
+        else:  # a paused job completes when it is resumed
+            record.closed = True
     elif record.open and not record.queued and not record.running and not record.retrying:
         _settle(record, at)
 
@@ -299,9 +301,12 @@ def paused(record: JobRecord, reason: str) -> None:
 
 def resumed(record: JobRecord, at: int) -> None:
     """Go on with a paused job, or take up a failed one: what failed it runs again, before what is queued."""
-    failed_before = record.status is JobStatus.FAILED
+    failed_before, finished_before = record.status is JobStatus.FAILED, record.closed
     _change(record, JobStatus.RUNNING)
     record.reason = ""
+    if finished_before:
+        _complete(record, at)
+        return
     if failed_before:
         _revive(record)
     for event, data, isolate, origin in record.deferred:

@@ -138,7 +138,7 @@ class Turn(Operations):
                 job.settle()
             else:
                 stop = action is ErrorStrategy.STOP
-                if stop and record.open:
+                if stop and not record.status.ended:
                     job.failure = error
                 status = "skipped" if action is ErrorStrategy.SKIP else "failed"
                 ended(record, activation, status, spent, at, described, stop)
