@@ -14,22 +14,20 @@ from .core.copying import copy_payload, needs_copy
 from .core.history import History
 from .core.job_record import JobRecord
 from .core.machine import wrote
-from .core.numbers import seconds, whole
+from .core.numbers import seconds
 from .core.status import JobStatus
-from .errors import DeclarationError, ExecutionError, StatusError, known_names
+from .errors import DeclarationError, ExecutionError, StatusError
 from .graph.description import Classes, build
 from .graph.schema import StateSchema, check_size, plain
 from .graph.wiring import Graph
+from .runtime.arguments import check_options, job_id_of, payload_of, text_of
 from .runtime.dispatcher import assist, refuse_inside, run_to_rest, wait
 from .runtime.drafts import typed_face
 from .runtime.engine import Engine, default_engine
 from .runtime.job import Job
 from .runtime.job_state import JobState
 
-STRATEGIES = ("sequential", "concurrent")
 DESCRIBED_OPTIONS = ("execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
-MOST_WORKERS = 10_000
-MOST_PENDING = 1_000_000_000
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
 DEFAULT_MAX_PENDING = 10_000
 DEFAULT_MAX_STATE_BYTES = 2**20
@@ -74,19 +72,21 @@ class Flow(Graph):
     ) -> None:
         super().__init__(_new_id() if flow_id is None else flow_id)
         where = f"flow {self.flow_id!r}"
-        if execution_strategy not in STRATEGIES:
-            hint = known_names(execution_strategy, STRATEGIES, "strategies")
-            raise DeclarationError(f"{where}: unknown execution_strategy {execution_strategy!r}{hint}")
+        options = {
+            "execution_strategy": execution_strategy,
+            "max_workers": max_workers,
+            "max_pending": max_pending,
+            "history_limit": history_limit,
+            "copy_payloads": copy_payloads,
+            "max_state_bytes": max_state_bytes,
+        }
+        check_options(where, options)
         self.execution_strategy = execution_strategy
-        self.max_workers = whole(max_workers, f"{where}: max_workers", 1, MOST_WORKERS)
-        self.max_pending = whole(max_pending, f"{where}: max_pending", 1, MOST_PENDING)
-        self.history_limit = (
-            None if history_limit is None else whole(history_limit, f"{where}: history_limit", 0, MOST_PENDING)
-        )
-        if not isinstance(copy_payloads, bool):
-            raise DeclarationError(f"{where}: copy_payloads must be True or False, not {copy_payloads!r}")
+        self.max_workers = max_workers
+        self.max_pending = max_pending
+        self.history_limit = history_limit
         self.copy_payloads = copy_payloads
-        self.max_state_bytes = whole(max_state_bytes, f"{where}: max_state_bytes", 1)
+        self.max_state_bytes = max_state_bytes
         if state_schema is not None:
             self.schema = StateSchema(state_schema, where)
             self.schema.face = typed_face(self.schema)
@@ -293,7 +293,7 @@ class Flow(Graph):
         where = f"flow {self.flow_id!r}"
         self._check_not_shut_down()
         slot_name = self._entry_slot(entry_id, slot)
-        params = _payload(entry_params, where)
+        params = payload_of(entry_params, where)
         isolate = self.copy_payloads and needs_copy(params)
         try:
             payload = copy_payload(params) if isolate else params
@@ -303,11 +303,11 @@ class Flow(Graph):
         created = clock.monotonic_ns()
         record = JobRecord(
             plan=self.plan(),
-            job_id=_new_id() if job_id is None else _given_id(job_id, where),
+            job_id=_new_id() if job_id is None else job_id_of(job_id, where),
             epoch=clock.time_ns() - created,
             created=created,
-            session_id=_text_or_none(session_id, "session_id", where),
-            user_id=_text_or_none(user_id, "user_id", where),
+            session_id=text_of(session_id, "session_id", where),
+            user_id=text_of(user_id, "user_id", where),
             history=History(self.history_limit),
         )
         workers = self.max_workers if self.execution_strategy == "concurrent" else 1
@@ -382,23 +382,3 @@ class Flow(Graph):
 
 def _new_id() -> str:
     return os.urandom(16).hex()
-
-
-def _given_id(job_id: object, where: str) -> str:
-    if not isinstance(job_id, str) or not job_id:
-        raise ExecutionError(f"{where}: job_id must be a non-empty string, not {job_id!r}")
-    return job_id
-
-
-def _text_or_none(value: object, name: str, where: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ExecutionError(f"{where}: {name} must be a string or None, not {value!r}")
-    return value
-
-
-def _payload(params: object, where: str) -> dict[str, Any]:
-    if params is None:
-        return {}
-    if not isinstance(params, Mapping) or not all(isinstance(key, str) for key in params):
-        raise ExecutionError(f"{where}: entry_params must be a mapping with string keys, not {params!r}")
-    return dict(params)

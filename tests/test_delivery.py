@@ -531,15 +531,6 @@ def test_d7_a_cycle_with_two_workers_and_a_small_bound_ends():
     assert len(state.get_execution_history()) == 4_001
 
 
-def test_d7_a_handler_with_a_timeout_is_never_run_inside_an_emit():
-    threads = set()
-    flow = chain(
-        Source(range(50)), Step(lambda step, data: threads.add(threading.get_ident()), timeout=LONG), max_pending=1
-    )
-    assert flow.execute("r0").status == "completed"
-    assert threading.get_ident() not in threads
-
-
 def test_d7_an_emitter_waits_for_another_running_handler_rather_than_pile_up():
     """With two workers the source may not run far ahead of a target that is busy."""
     most, sink_busy = [0], threading.Event()
