@@ -22,6 +22,18 @@ class ExecutionContext(Protocol):
         """The `JobState` of the job."""
 
     @property
+    def job_id(self) -> str:
+        """The id of the job."""
+
+    @property
+    def state(self) -> Any:
+        """The working copy of the job's state."""
+
+    @property
+    def store(self) -> Any:
+        """The `Store` of the job: its state by dotted paths, and atomic edits."""
+
+    @property
     def routine_id(self) -> str:
         """The id of this routine in the flow."""
 
