@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parts import Sink, Source, Step, chain
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
 
 from routilux import (
     ConflictError,
@@ -297,7 +297,7 @@ def test_l5_typed_state_is_carried_into_the_next_job():
 # --- S4: the working copy -----------------------------------------------------------------------------------------
 
 
-def test_s4_in_place_changes_are_committed_when_the_handler_returns():
+def test_s4_in_place_changes_are_committed_and_seen_by_their_own_turn_at_once():
     seen = []
 
     def handler(ctx, price):
@@ -311,7 +311,7 @@ def test_s4_in_place_changes_are_committed_when_the_handler_returns():
         state_schema=Cart,
     )
     state = flow.execute("r0")
-    assert seen == [0, 1, 2]
+    assert seen == [1, 2, 3]  # a turn sees its own changes at once
     assert state.get_shared_data("items") == [{"price": 1}, {"price": 2}, {"price": 3}]
     assert state.get_shared_data("total") == 6.0
 
@@ -719,3 +719,59 @@ def test_a_conversation_that_goes_on_over_several_jobs():
         state = flow.execute("r0", {"message": message}, job_state=state)
     assert state.get_shared_data("turns") == 3
     assert [each["content"] for each in state.get_shared_data("messages")] == ["hello", "again", "bye"]
+
+
+# --- one thing, also in the middle of a turn ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schema", [None, Counter])
+def test_s2_changes_in_place_are_seen_and_kept_by_all_other_operations_of_the_turn(schema):
+    def handler(ctx):
+        names = ctx.state.names if schema else ctx.state.setdefault("names", [])
+        names.append("a")
+        assert ctx.store.get("names") == ["a"]
+        names.append("b")
+        assert ctx.job_state.get_shared_data("names") == ["a", "b"]
+        names.append("c")
+        with ctx.store.edit_state() as state:
+            (state.names if schema else state["names"]).append("d")
+        names = ctx.state.names if schema else ctx.state["names"]
+        names.append("e")
+        ctx.store.set("names.0", "A")
+        (ctx.state.names if schema else ctx.state["names"]).append("f")
+
+    state = run(handler, state_schema=schema)
+    assert state.get_shared_data("names") == ["A", "b", "c", "d", "e", "f"]
+
+
+def test_s2_fields_with_an_alias_go_by_their_names():
+    class Aliased(BaseModel):
+        count: int = Field(default=0, alias="Count")
+
+    def handler(ctx):
+        ctx.state.count += 1
+        ctx.store.set_state({"count": ctx.state.count + 1})
+
+    assert run(handler, state_schema=Aliased, initial_state={"count": 5}).get_shared_data("count") == 7
+
+
+def test_s2_models_keep_their_methods_properties_and_private_attributes():
+    class Rich(BaseModel):
+        count: int = 0
+        _step: int = PrivateAttr(default=3)
+
+        @property
+        def doubled(self):
+            return self.count * 2
+
+        def bump(self):
+            self.count += self._step
+
+    def handler(ctx):
+        ctx.state.bump()
+        assert ctx.state.doubled == 6
+        with ctx.store.edit_state() as state:
+            state.bump()
+        assert ctx.store.get_state().doubled == 12
+
+    assert run(handler, state_schema=Rich).get_shared_data("count") == 6

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, PydanticUndefined, to_json
 
 from ..core.copying import copy_payload
 from ..errors import DeclarationError, StateError, known_names
@@ -46,7 +46,7 @@ class StateSchema:
         for name in given:
             self.check_field(name)
         try:
-            made = self.model.model_validate(given)
+            made = self.model.model_validate(self._by_alias(given))
         except ValidationError as error:
             raise StateError(
                 f"{self.where}: the initial state does not fit {self.model.__name__}: {_problems(error)}; give every "
@@ -74,7 +74,7 @@ class StateSchema:
         try:
             if self.as_a_whole:
                 before = {name: shared[name] for name in self.fields}
-                made = self.model.model_validate({**before, **changes})
+                made = self.model.model_validate(self._by_alias({**before, **changes}))
                 return {name: value for name, value in made.__dict__.items() if value is not before[name]}
             held = self.instance({})
             for name, value in changes.items():
@@ -92,8 +92,15 @@ class StateSchema:
         object.__setattr__(made, "__dict__", fields)
         object.__setattr__(made, "__pydantic_fields_set__", set(fields))
         object.__setattr__(made, "__pydantic_extra__", None)
-        object.__setattr__(made, "__pydantic_private__", None)
+        private = {name: each.get_default() for name, each in self.model.__private_attributes__.items()}
+        private = {name: value for name, value in private.items() if value is not PydanticUndefined}
+        object.__setattr__(made, "__pydantic_private__", private or None)
         return made
+
+    def _by_alias(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values of fields under the names by which the model's validation knows them."""
+        aliases = {name: field.validation_alias for name, field in self.model.model_fields.items()}
+        return {alias if isinstance(alias := aliases.get(name), str) else name: value for name, value in values.items()}
 
 
 def _problems(error: ValidationError) -> str:

@@ -90,6 +90,9 @@ class Scope(Protocol):
     def log(self, entry: dict[str, Any]) -> None:
         """Append to the shared log."""
 
+    def commit_draft(self) -> None:
+        """Write what the handler has changed in its working copy of the state."""
+
     def note_read(self, area: str | None, key: str | None) -> None:
         """Remember that a key, or a whole area, was read."""
 

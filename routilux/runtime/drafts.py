@@ -83,6 +83,15 @@ class Draft:
             self.values.pop(key, None)
         self.values.update(values)
 
+    def committed(self, recorded: Mapping[str, Any]) -> None:
+        """Note that the changes are in the record, as these values; what handlers hold stays the draft's."""
+        for key, value in recorded.items():
+            if _same(self.values.get(key), value):
+                self.before[key] = value
+                self.set.discard(key)
+            else:  # a validator has made another value of it
+                self.renew({key: value}, ())
+
     def changes(self) -> dict[str, Any]:
         """Return the values that were set, or changed in place."""
         changed = {key: self.values[key] for key in self.set}

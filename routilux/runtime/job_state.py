@@ -139,6 +139,9 @@ class JobState:
     def get_shared_data(self, key: str, default: Any = None) -> Any:
         """Return a copy of a value of the shared data, or ``default``."""
         _check_key(key)
+        scope = self._scope()
+        if scope is not None:
+            scope.commit_draft()
         with self._job.lock:
             self._note_read(None, key)
             value = self._record.shared.get(key, _MISSING)

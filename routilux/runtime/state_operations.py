@@ -48,11 +48,14 @@ class StateOperations(ActingTurn):
     def write(self, area: Area, values: dict[str, Any], removed: tuple[str, ...] = ()) -> None:
         """Set and remove keys, unless one that this activation has read was changed by another since."""
         activation = self.acting("a write")
+        if area is None:
+            self.commit_draft()
         self._write(activation, area, lambda shared: (values, removed))
 
     def replace(self, parts: list[str], value: Any, path: str) -> None:
         """Set what a path into the shared data leads to."""
         activation = self.acting("store.set()")
+        self.commit_draft()
         first, rest = parts[0], parts[1:]
 
         def make(shared: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -125,15 +128,22 @@ class StateOperations(ActingTurn):
         return self.face
 
     def commit_draft(self) -> None:
-        """Write what was changed in place."""
-        if self.draft is not None:
-            changes = self.draft.changes()
+        """Write what was changed in place, which the draft goes on to hold."""
+        draft = self.draft
+        if draft is not None:
+            changes = copy_payload(draft.changes())
             if changes:
-                self.write(None, copy_payload(changes))
+                self.draft = None  # it is not to be renewed by its own changes
+                try:
+                    self._write(self.acting("a write"), None, lambda shared: (changes, ()))
+                finally:
+                    self.draft = draft
+                draft.committed({key: self.record.shared.get(key) for key in changes})
 
     def begin_edit(self) -> Activation:
         """Become the only activation of the job that edits, and return it; emissions are held from now on."""
         activation = self.acting("store.edit_state()")
+        self.commit_draft()
         if self.editing:
             raise StateError(f"{self.where(activation.slot)}: edit_state() inside edit_state(): edits cannot be nested")
         self.job.edits.take(activation, self.check)

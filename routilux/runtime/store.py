@@ -30,6 +30,9 @@ class Acting(Protocol):
     def snapshot(self) -> tuple[dict[str, Any], int]:
         """Return the shared data as they are, and their revision."""
 
+    def commit_draft(self) -> None:
+        """Write what was changed in place."""
+
     def note_read(self, area: str | None, key: str | None) -> None:
         """Remember that a key was read."""
 
@@ -69,6 +72,7 @@ class Store:
         """
         parts = paths.split(path)
         self._turn.acting("store.get()")
+        self._turn.commit_draft()
         self._check_field(parts[0])
         record = self._turn.job.record
         with self._turn.job.lock:
@@ -100,6 +104,7 @@ class Store:
     def get_state(self) -> Any:
         """Return a copy of the whole state: a model with a schema, a dict without one."""
         self._turn.acting("store.get_state()")
+        self._turn.commit_draft()
         values, _ = self._turn.snapshot()
         schema = self._schema
         if schema is None:
@@ -114,6 +119,7 @@ class Store:
             ContextError: outside the handler's turn.
         """
         self._turn.acting("store.set_state()")
+        self._turn.commit_draft()
         values, _ = self._turn.snapshot()
         schema = self._schema
         if schema is not None:
