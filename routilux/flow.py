@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from pydantic import BaseModel
 
-from .core.copying import copy_payload, needs_copy
-from .core.history import History
-from .core.job_record import JobRecord
-from .core.machine import wrote
 from .core.numbers import seconds
-from .core.status import JobStatus
-from .errors import DeclarationError, ExecutionError, StatusError
+from .errors import DeclarationError, ExecutionError
 from .graph.description import Classes, build
-from .graph.schema import StateSchema, check_size, plain
+from .graph.schema import StateSchema
 from .graph.wiring import Graph
-from .runtime.arguments import check_options, job_id_of, payload_of, text_of
-from .runtime.dispatcher import assist, refuse_inside, run_to_rest, wait
+from .runtime.arguments import check_options
+from .runtime.dispatcher import refuse_inside, run_to_rest, wait
 from .runtime.drafts import typed_face
 from .runtime.engine import Engine, default_engine
-from .runtime.job import Job
 from .runtime.job_state import JobState
+from .runtime.jobs import Jobs, NewJob, new_id
 
 DESCRIBED_OPTIONS = ("execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
@@ -70,7 +64,7 @@ class Flow(Graph):
         max_state_bytes: int = DEFAULT_MAX_STATE_BYTES,
         engine: Engine | None = None,
     ) -> None:
-        super().__init__(_new_id() if flow_id is None else flow_id)
+        super().__init__(new_id() if flow_id is None else flow_id)
         where = f"flow {self.flow_id!r}"
         options = {
             "execution_strategy": execution_strategy,
@@ -93,9 +87,7 @@ class Flow(Graph):
         if engine is not None and not isinstance(engine, Engine):
             raise DeclarationError(f"{where}: engine must be an Engine, not {engine!r}")
         self.engine = engine if engine is not None else default_engine()
-        self._jobs: dict[str, Job] = {}
-        self._jobs_lock = threading.Lock()
-        self._shut_down = False
+        self._jobs = Jobs(self)
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -136,11 +128,8 @@ class Flow(Graph):
             KeyboardInterrupt, SystemExit: when a handler raised it, after the job was recorded as failed.
         """
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
-        new = (entry_params, slot, job_id, session_id, user_id, initial_state)
-        if job_state is not None and not job_state.status.ended:
-            job = self._go_on(job_state, any(each is not None for each in new))
-        else:
-            job = self._new_job(entry_id, *new, previous=None if job_state is None else self._job_of(job_state))
+        new = NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
+        job = self._jobs.begin(new, job_state)
         run_to_rest(job, limit)
         return JobState(job)
 
@@ -156,7 +145,7 @@ class Flow(Graph):
         initial_state: Mapping[str, Any] | BaseModel | None = None,
     ) -> JobState:
         """Start a job on worker threads and return its state at once. See `execute` for the arguments and errors."""
-        job = self._new_job(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
+        job = self._jobs.new(NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state))
         try:
             with job.lock:
                 job.call()
@@ -176,7 +165,7 @@ class Flow(Graph):
             ContextError: inside a handler of one of the jobs.
         """
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
-        jobs = self._running() if job_state is None else [self._job_of(job_state)]
+        jobs = self._jobs.running() if job_state is None else [self._jobs.job_of(job_state)]
         now = self.engine.clock.monotonic_ns
         end = None if limit is None else now() + int(limit * 1e9)
         return all(wait(job, None if end is None else max(end - now(), 1) / 1e9) for job in jobs)
@@ -191,7 +180,7 @@ class Flow(Graph):
             StatusError: when the job has ended.
             ExecutionError: when it is no job of this flow.
         """
-        self._job_of(job_state).cancel(str(reason))
+        self._jobs.job_of(job_state).cancel(str(reason))
 
     def pause(self, job_state: JobState, reason: str = "") -> None:
         """Pause a job: handlers that run go on to their end, and no more start until `resume`.
@@ -202,7 +191,7 @@ class Flow(Graph):
             StatusError: when the job does not run.
             ExecutionError: when it is no job of this flow.
         """
-        self._job_of(job_state).pause(str(reason))
+        self._jobs.job_of(job_state).pause(str(reason))
 
     def resume(self, job_state: JobState) -> JobState:
         """Go on with a paused job, or take up a failed one, on worker threads; return its state at once.
@@ -213,7 +202,7 @@ class Flow(Graph):
             StatusError: for any other job, and for a failed one of which handlers still run.
             ExecutionError: when it is no job of this flow, or the flow is shut down.
         """
-        job = self._take_up(self._job_of(job_state))
+        job = self._jobs.take_up(job_state)
         with job.lock:
             job.call()
         return JobState(job)
@@ -227,11 +216,10 @@ class Flow(Graph):
         Raises:
             ContextError: inside a handler of one of the jobs.
         """
-        for job in self._running():
+        for job in self._jobs.running():
             refuse_inside(job, "shutdown")
-        with self._jobs_lock:
-            self._shut_down = True
-        for job in self._running():
+        self._jobs.shut_down()
+        for job in self._jobs.running():
             if cancel:
                 job.cancel_unless_ended("the flow was shut down")
             wait(job, None)
@@ -270,115 +258,11 @@ class Flow(Graph):
 
     def changing(self, what: str) -> None:
         """Refuse a change of the declaration while a job runs."""
-        running = len(self._jobs)
+        running = self._jobs.running()
         if running:
-            jobs = f"{running} jobs run" if running > 1 else f"job {next(iter(self._jobs))!r} runs"
+            jobs = f"{len(running)} jobs run" if len(running) > 1 else f"job {running[0].record.job_id!r} runs"
             raise DeclarationError(
                 f"flow {self.flow_id!r}: cannot {what} while {jobs}; declare everything before the first job starts, "
                 f"or wait for the jobs to end"
             )
         super().changing(what)
-
-    def _new_job(
-        self,
-        entry_id: str,
-        entry_params: Mapping[str, Any] | None,
-        slot: str | None,
-        job_id: str | None,
-        session_id: str | None,
-        user_id: str | None,
-        initial_state: Mapping[str, Any] | BaseModel | None,
-        previous: Job | None = None,
-    ) -> Job:
-        where = f"flow {self.flow_id!r}"
-        self._check_not_shut_down()
-        slot_name = self._entry_slot(entry_id, slot)
-        params = payload_of(entry_params, where)
-        isolate = self.copy_payloads and needs_copy(params)
-        try:
-            payload = copy_payload(params) if isolate else params
-        except RecursionError as error:
-            raise ExecutionError(f"{where}: entry_params are nested too deeply to be copied") from error
-        clock = self.engine.clock
-        created = clock.monotonic_ns()
-        record = JobRecord(
-            plan=self.plan(),
-            job_id=_new_id() if job_id is None else job_id_of(job_id, where),
-            epoch=clock.time_ns() - created,
-            created=created,
-            session_id=text_of(session_id, "session_id", where),
-            user_id=text_of(user_id, "user_id", where),
-            history=History(self.history_limit),
-        )
-        workers = self.max_workers if self.execution_strategy == "concurrent" else 1
-        job = Job(self, record, self.engine, workers, self.max_pending, assist, wait, self._at_rest)
-        if previous is not None:
-            previous.hand_down(record)
-        self._begin_state(record, initial_state)
-        self._register(job)
-        job.start(record.plan.nodes[entry_id].slots[slot_name], payload, isolate)
-        return job
-
-    def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
-        """Put the initial state over what an earlier job has handed down, and check it."""
-        if self.schema is not None:
-            handed = {name: value for name, value in record.shared.items() if name in self.schema.fields}
-            wrote(record, None, self.schema.initial({**handed, **plain(given, self.flow_id)}))
-        elif given is not None:
-            wrote(record, None, copy_payload(plain(given, self.flow_id)))
-        if record.shared:
-            check_size(record.shared, self.max_state_bytes, self.flow_id)
-
-    def _go_on(self, job_state: JobState, arguments_given: bool) -> Job:
-        """Take up the paused job that ``execute`` was given."""
-        if job_state.status is not JobStatus.PAUSED or arguments_given:
-            what = "arguments for a new job cannot be given with it" if arguments_given else "it is not paused"
-            name = f"flow {self.flow_id!r}: job {job_state.job_id!r}"
-            raise StatusError(f"{name} is {job_state.status} and would go on where it is; {what}")
-        return self._take_up(self._job_of(job_state))
-
-    def _take_up(self, job: Job) -> Job:
-        self._check_not_shut_down()
-        new = self._register(job)
-        try:
-            job.resume()
-        except BaseException:
-            if new:
-                self._at_rest(job)
-            raise
-        return job
-
-    def _register(self, job: Job) -> bool:
-        """Count a job among those that run; return whether it was not."""
-        with self._jobs_lock:
-            self._check_not_shut_down()
-            known = self._jobs.get(job.record.job_id)
-            if known is not None and known is not job:
-                raise ExecutionError(f"flow {self.flow_id!r}: a job {job.record.job_id!r} is running already")
-            self._jobs[job.record.job_id] = job
-            return known is None
-
-    def _check_not_shut_down(self) -> None:
-        if self._shut_down:
-            raise ExecutionError(f"flow {self.flow_id!r} was shut down and runs no more jobs; make a new Flow")
-
-    def _at_rest(self, job: Job) -> None:
-        with self._jobs_lock:
-            if self._jobs.get(job.record.job_id) is job:
-                del self._jobs[job.record.job_id]
-
-    def _running(self) -> list[Job]:
-        with self._jobs_lock:
-            return list(self._jobs.values())
-
-    def _job_of(self, job_state: object) -> Job:
-        if not isinstance(job_state, JobState):
-            raise ExecutionError(f"flow {self.flow_id!r}: expected the JobState of a job, not {job_state!r}")
-        job = job_state._job
-        if job.flow is not self:
-            raise ExecutionError(f"flow {self.flow_id!r}: {job_state!r} is not a job of this flow")
-        return job
-
-
-def _new_id() -> str:
-    return os.urandom(16).hex()

@@ -204,7 +204,7 @@ def test_l1_resuming_a_running_job_is_refused_and_does_not_disturb_it():
     def handler(step):
         with pytest.raises(StatusError, match="is running and cannot become running"):
             flow.resume(job_of(step))
-        seen.append(flow._running())
+        seen.append(flow._jobs.running())
 
     flow = chain(Step(handler))
     assert flow.execute("r0").status == "completed"

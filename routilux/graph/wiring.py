@@ -200,7 +200,7 @@ class Graph:
         size = f"{len(self._routines)} routines, {len(self._connections)} connections"
         return f"<{type(self).__name__} {self.flow_id!r}: {size}>"
 
-    def _entry_slot(self, entry_id: Any, slot: str | None) -> str:
+    def entry_slot(self, entry_id: Any, slot: str | None) -> str:
         """Return the slot that an execution from ``entry_id`` starts with."""
         where = f"flow {self.flow_id!r}: routine {entry_id!r}"
         routine = find(self._routines, entry_id, "routine", f"flow {self.flow_id!r}")

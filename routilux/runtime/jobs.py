@@ -1,0 +1,184 @@
+"""The jobs of a flow: how one begins or goes on, and which of them run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import BaseModel
+
+from ..core.copying import copy_payload, needs_copy
+from ..core.history import History
+from ..core.job_record import JobRecord
+from ..core.machine import wrote
+from ..core.plan import Plan
+from ..core.status import JobStatus
+from ..errors import ExecutionError, StatusError
+from ..graph.schema import StateSchema, check_size, plain
+from .arguments import job_id_of, payload_of, text_of
+from .dispatcher import assist, wait
+from .engine import Engine
+from .job import Job
+from .job_state import JobState
+
+
+class Startable(Protocol):
+    """A flow, as far as its jobs depend on it."""
+
+    flow_id: str
+    execution_strategy: str
+    max_workers: int
+    max_pending: int
+    history_limit: int | None
+    copy_payloads: bool
+    max_state_bytes: int
+    schema: StateSchema | None
+    engine: Engine
+
+    def plan(self) -> Plan:
+        """Return the compiled form of the flow."""
+
+    def entry_slot(self, entry_id: Any, slot: str | None) -> str:
+        """Return the slot that an execution from a routine starts with."""
+
+
+class NewJob(NamedTuple):
+    """The arguments for a new job, as `Flow.execute` describes them; None stands for its default."""
+
+    entry_id: str
+    entry_params: Mapping[str, Any] | None = None
+    slot: str | None = None
+    job_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    initial_state: Mapping[str, Any] | BaseModel | None = None
+
+
+class Jobs:
+    """The jobs of one flow that run."""
+
+    def __init__(self, flow: Startable) -> None:
+        self._flow = flow
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+        self._shut_down = False
+
+    def running(self) -> list[Job]:
+        """Return the jobs that run."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def shut_down(self) -> None:
+        """Let no more jobs begin."""
+        with self._lock:
+            self._shut_down = True
+
+    def begin(self, new: NewJob, job_state: JobState | None) -> Job:
+        """Return a new job, with what an ended one hands down; or the paused one, going on."""
+        if job_state is None:
+            return self.new(new)
+        if job_state.status.ended:
+            return self.new(new, self.job_of(job_state))
+        given = any(each is not None for each in new[1:])
+        if job_state.status is not JobStatus.PAUSED or given:
+            what = "arguments for a new job cannot be given with it" if given else "it is not paused"
+            name = f"flow {self._flow.flow_id!r}: job {job_state.job_id!r}"
+            raise StatusError(f"{name} is {job_state.status} and would go on where it is; {what}")
+        return self.take_up(job_state)
+
+    def new(self, new: NewJob, previous: Job | None = None) -> Job:
+        """Return a new job that runs, though no thread has been asked to work for it yet."""
+        flow = self._flow
+        where = f"flow {flow.flow_id!r}"
+        self._check_not_shut_down()
+        slot_name = flow.entry_slot(new.entry_id, new.slot)
+        params = payload_of(new.entry_params, where)
+        isolate = flow.copy_payloads and needs_copy(params)
+        try:
+            payload = copy_payload(params) if isolate else params
+        except RecursionError as error:
+            raise ExecutionError(f"{where}: entry_params are nested too deeply to be copied") from error
+        clock = flow.engine.clock
+        created = clock.monotonic_ns()
+        record = JobRecord(
+            plan=flow.plan(),
+            job_id=new_id() if new.job_id is None else job_id_of(new.job_id, where),
+            epoch=clock.time_ns() - created,
+            created=created,
+            session_id=text_of(new.session_id, "session_id", where),
+            user_id=text_of(new.user_id, "user_id", where),
+            history=History(flow.history_limit),
+        )
+        job = self.job_for(record)
+        if previous is not None:
+            previous.hand_down(record)
+        self._begin_state(record, new.initial_state)
+        self._register(job)
+        job.start(record.plan.nodes[new.entry_id].slots[slot_name], payload, isolate)
+        return job
+
+    def job_for(self, record: JobRecord) -> Job:
+        """Return a job around a record, with the options of the flow. It is not counted as running."""
+        flow = self._flow
+        workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
+        return Job(flow, record, flow.engine, workers, flow.max_pending, assist, wait, self._at_rest)
+
+    def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
+        """Put the initial state over what an earlier job has handed down, and check it."""
+        flow = self._flow
+        if flow.schema is not None:
+            handed = {name: value for name, value in record.shared.items() if name in flow.schema.fields}
+            wrote(record, None, flow.schema.initial({**handed, **plain(given, flow.flow_id)}))
+        elif given is not None:
+            wrote(record, None, copy_payload(plain(given, flow.flow_id)))
+        if record.shared:
+            check_size(record.shared, flow.max_state_bytes, flow.flow_id)
+
+    def take_up(self, job_state: JobState) -> Job:
+        """Go on with a paused job, or a failed one; no thread has been asked to work for it yet."""
+        job = self.job_of(job_state)
+        self._check_not_shut_down()
+        new = self._register(job)
+        try:
+            job.resume()
+        except BaseException:
+            if new:
+                self._at_rest(job)
+            raise
+        return job
+
+    def job_of(self, job_state: object) -> Job:
+        """Return the job that a handle stands for. Raises ExecutionError unless it is one of this flow."""
+        where = f"flow {self._flow.flow_id!r}"
+        if not isinstance(job_state, JobState):
+            raise ExecutionError(f"{where}: expected the JobState of a job, not {job_state!r}")
+        job = job_state._job
+        if job.flow is not self._flow:
+            raise ExecutionError(f"{where}: {job_state!r} is not a job of this flow")
+        return job
+
+    def _register(self, job: Job) -> bool:
+        """Count a job among those that run; return whether it was not."""
+        with self._lock:
+            self._check_not_shut_down()
+            known = self._jobs.get(job.record.job_id)
+            if known is not None and known is not job:
+                raise ExecutionError(f"flow {self._flow.flow_id!r}: a job {job.record.job_id!r} is running already")
+            self._jobs[job.record.job_id] = job
+            return known is None
+
+    def _check_not_shut_down(self) -> None:
+        if self._shut_down:
+            raise ExecutionError(f"flow {self._flow.flow_id!r} was shut down and runs no more jobs; make a new Flow")
+
+    def _at_rest(self, job: Job) -> None:
+        with self._lock:
+            if self._jobs.get(job.record.job_id) is job:
+                del self._jobs[job.record.job_id]
+
+
+def new_id() -> str:
+    """Return a random id."""
+    return os.urandom(16).hex()
