@@ -106,7 +106,7 @@ class Context(ExecutionContext):
     def store(self) -> Store:
         """The state by dotted paths, and atomic edits of it."""
         self._check("store")
-        return Store(self._turn)
+        return Store(self._turn, self._activation)
 
     def emit(self, event_name: str, /, **params: Any) -> None:
         """Emit an event of this routine, as `Routine.emit` does."""

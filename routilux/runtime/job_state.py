@@ -140,11 +140,7 @@ class JobState:
         """Return a copy of a value of the shared data, or ``default``."""
         _check_key(key)
         scope = self._scope()
-        if scope is not None:
-            scope.commit_draft()
-        with self._job.lock:
-            self._note_read(None, key)
-            value = self._record.shared.get(key, _MISSING)
+        value = self._record.shared.get(key, _MISSING) if scope is None else scope.read(key, _MISSING)
         return default if value is _MISSING else copy_value(value)
 
     def update_shared_data(self, key: str, value: Any) -> None:
@@ -154,6 +150,8 @@ class JobState:
             ConflictError: when this activation had read the key and another one has changed it since.
             ContextError: while the job runs, anywhere but in one of its handlers.
             ExecutionError: when the key is no string.
+            StateError: when the key is a field of the flow's ``state_schema``, which refuses the value; and inside
+                ``edit_state()``.
         """
         _check_key(key)
         self._write(None, _string_keys({key: value}, "the shared data"))
@@ -309,6 +307,10 @@ class JobState:
             return
         with self._job.lock:
             self._check_not_running()
+            schema = self._record.plan.state_schema
+            if area is None and schema is not None:
+                where = f"flow {self.flow_id!r}: job {self.job_id!r}"
+                values = schema.changed(self._record.shared, values, (), {}, where)
             wrote(self._record, area, values)
 
     def _check_not_running(self) -> None:

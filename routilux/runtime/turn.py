@@ -60,8 +60,8 @@ class Turn(Operations):
                         self._handle(slot, activation)
                 except BaseException as raised:
                     error = raised
-                if self.draft is not None:
-                    error = self._commit_draft(error)
+                if self.state_used:
+                    error = self._end_state(error)
                 at = now()
                 self.activation = None
                 if error is not None:
@@ -82,7 +82,7 @@ class Turn(Operations):
                         if gate.waiting:
                             gate.ring()
                 left -= 1
-                if self.reads or self.own or self.nested or self.finish_with or self.draft or self.editing:
+                if self.reads or self.own or self.nested or self.finish_with or self.state_used:
                     self._forget()
         finally:
             current.set(self.outer)
@@ -101,21 +101,18 @@ class Turn(Operations):
             job.settle()
         return activation
 
-    def _commit_draft(self, error: BaseException | None) -> BaseException | None:
+    def _end_state(self, error: BaseException | None) -> BaseException | None:
         """Commit in-place changes of the state, also those of a handler that raised; return the first error."""
         try:
-            self.commit_draft()
+            self.end_state()
         except Exception as refused:
             return error or refused
         return error
 
     def _forget(self) -> None:
-        self.reads = {}
-        self.own = {}
+        self.forget_state()
         self.nested = 0
         self.finish_with = None
-        self.draft = self.face = self.held_before = None
-        self.editing = False
 
     def _failed(self, activation: Activation, at: int, error: BaseException, more: bool) -> Activation | None:
         """Commit an attempt that raised, as its policy says; return the next activation of the batch."""
@@ -216,6 +213,7 @@ class Turn(Operations):
             return
         self.helper = None
         helper.give_up()
+        self.drop_state()
         raise HandlerTimeoutError(f"{self.where(slot)}: the handler ran longer than its timeout of {timeout:g} seconds")
 
     def relieve(self) -> None:
