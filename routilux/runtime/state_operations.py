@@ -104,10 +104,16 @@ class StateOperations(StateWrites):
     def _snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
         with self.job.lock:
             self._still(activation)
-            values, revision = dict(self.record.shared), self.record.revision
             if read:
                 self.note_read(None, None)
-        return values if self.schema is None else self.schema.fields_of(values), revision
+            return self._values(), self.record.revision
+
+    def _values(self) -> dict[str, Any]:
+        """Return the values of the state as they are in the record. The caller holds the lock."""
+        shared, schema = self.record.shared, self.schema
+        if schema is None or len(shared) == len(schema.fields):
+            return dict(shared)
+        return {name: shared[name] for name in schema.checked.fields}
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -263,11 +269,11 @@ class StateOperations(StateWrites):
 
     def open_edit(self, activation: Activation) -> EditDraft:
         """Begin an edit of the activation whose turn it is to edit."""
-        values, since = self._snapshot(activation)
-        draft = EditDraft(self, activation, values, since, self.schema)
+        draft = EditDraft(self, activation, {}, 0, self.schema)
         draft.face = face_of(draft)
         with self.job.lock:
             self._still(activation)
+            draft.base, draft.since = self._values(), self.record.revision
             self.held_before = self.held
             self.held = [*(self.held or ())]
             self.editing = draft
@@ -289,7 +295,7 @@ class StateOperations(StateWrites):
                 self._commit_edit(draft)
                 if before is not None:
                     self.held = held
-                else:
+                elif held:
                     with self.job.lock:
                         self.check(activation)
                         self.release(activation, held)
