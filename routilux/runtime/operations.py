@@ -11,11 +11,11 @@ from ..core.plan import EventPlan, SlotPlan
 from ..errors import ExecutionError, PayloadError, known_names
 from ..routine.binding import shortened
 from .context import Context
+from .edit_operations import EditOperations
 from .job import Job
-from .state_operations import StateOperations
 
 
-class Operations(StateOperations):
+class Operations(EditOperations):
     """The operations of the activation that one thread runs."""
 
     __slots__ = ("finish_with",)
