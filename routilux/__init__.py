@@ -19,8 +19,9 @@ from .errors import (
 from .flow import Flow
 from .graph import Connection, Finding
 from .routine import Event, ExecutionContext, Routine, Slot
+from .runtime.async_store import AsyncStore
 from .runtime.clock import Clock
-from .runtime.context import Context
+from .runtime.context import AsyncContext, Context
 from .runtime.engine import Engine
 from .runtime.job_state import JobState
 from .runtime.reports import ExecutionRecord, Output, Performance
@@ -39,6 +40,8 @@ __all__ = [
     "Routine",
     "Slot",
     # running
+    "AsyncContext",
+    "AsyncStore",
     "Clock",
     "Context",
     "Engine",

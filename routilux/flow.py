@@ -15,7 +15,7 @@ from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options
-from .runtime.dispatcher import refuse_inside, run_to_rest, wait
+from .runtime.dispatcher import refuse_inside, refuse_on_loop, rest, run_to_rest, wait
 from .runtime.drafts import typed_face
 from .runtime.engine import Engine, default_engine
 from .runtime.job_state import JobState
@@ -128,9 +128,34 @@ class Flow(Graph):
             KeyboardInterrupt, SystemExit: when a handler raised it, after the job was recorded as failed.
         """
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
+        refuse_on_loop(self.engine, f"flow {self.flow_id!r}: execute()")
         new = NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
         job = self._jobs.begin(new, job_state)
         run_to_rest(job, limit)
+        return JobState(job)
+
+    async def aexecute(
+        self,
+        entry_id: str,
+        entry_params: Mapping[str, Any] | None = None,
+        *,
+        slot: str | None = None,
+        timeout: float | None = None,
+        job_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        initial_state: Mapping[str, Any] | BaseModel | None = None,
+        job_state: JobState | None = None,
+    ) -> JobState:
+        """Do as `execute` does, without holding up the event loop: ``job_state = await flow.aexecute("source")``.
+
+        Plain handlers run on worker threads, coroutine handlers on the engine's own event loop. When the task that
+        awaits it is cancelled, so is the job.
+        """
+        limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
+        new = NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
+        job = self._jobs.begin(new, job_state)
+        await rest(job, limit)
         return JobState(job)
 
     def start(
@@ -216,6 +241,7 @@ class Flow(Graph):
         Raises:
             ContextError: inside a handler of one of the jobs.
         """
+        refuse_on_loop(self.engine, f"flow {self.flow_id!r}: shutdown()")
         for job in self._jobs.running():
             refuse_inside(job, "shutdown")
         self._jobs.shut_down()

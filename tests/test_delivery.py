@@ -102,7 +102,7 @@ def test_d1_a_context_is_refused_in_another_thread_and_after_the_turn(operation)
 
     state = chain(Step(handler)).execute("r0")
     assert state.status == "completed"
-    with pytest.raises(ContextError, match="returned"):
+    with pytest.raises(ContextError, match="handler is over"):
         operation(kept[0])
     assert state.get_execution_history()[0].emitted == 0
 

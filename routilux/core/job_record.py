@@ -101,13 +101,15 @@ class Held(NamedTuple):
 class Mailbox:
     """The deliveries that wait for one routine, or for one of its slots that handles several at a time.
 
-    ``tickets`` counts its listings in the job's ready queue plus the turns it has out; it never exceeds ``limit``.
-    A turn that waits for its retry keeps its ticket, which is what holds back the deliveries behind it.
+    ``listing`` is where it is listed when it may take a turn: the record's ``ready``, or its ``on_loop`` when all of
+    its handlers are coroutine functions. ``tickets`` counts its listings plus the turns it has out; it never exceeds
+    ``limit``. A turn that waits for its retry keeps its ticket, which is what holds back the deliveries behind it.
     """
 
     index: int
     limit: int
     timed: bool
+    listing: deque[Mailbox] = field(repr=False, compare=False)
     queue: deque[Delivery] = field(default_factory=deque)
     resumed: deque[Activation] = field(default_factory=deque)
     tickets: int = field(default=0, compare=False)
@@ -141,6 +143,7 @@ class JobRecord:
 
     mailboxes: list[Mailbox] = field(init=False)
     ready: deque[Mailbox] = field(default_factory=deque, compare=False)
+    on_loop: deque[Mailbox] = field(default_factory=deque, compare=False)
     queued: int = 0
     running: dict[int, Activation] = field(default_factory=dict)
     retrying: dict[int, Activation] = field(default_factory=dict)
@@ -158,7 +161,10 @@ class JobRecord:
     outputs: list[Sent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.mailboxes = [Mailbox(index, box.limit, box.timed) for index, box in enumerate(self.plan.mailboxes)]
+        self.mailboxes = [
+            Mailbox(index, box.limit, box.timed, self.on_loop if box.on_loop else self.ready)
+            for index, box in enumerate(self.plan.mailboxes)
+        ]
 
     @property
     def outstanding(self) -> int:

@@ -2,8 +2,8 @@
 
 Each takes the record, and the parts of the fact with activations resolved to their objects. The engine calls the
 transitions directly while it runs handlers; `fold` applies facts that were kept. What to do next is in the record
-itself: ``ready`` lists the mailboxes that may take a turn, ``retrying`` the activations that wait for their time.
-The caller holds the job's lock.
+itself: ``ready`` and ``on_loop`` list the mailboxes that may take a turn, ``retrying`` the activations that wait for
+their time. The caller holds the job's lock.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate
     record.queued += 1
     if mailbox.tickets < mailbox.limit:
         mailbox.tickets += 1
-        record.ready.append(mailbox)
+        mailbox.listing.append(mailbox)
 
 
 def _change(record: JobRecord, status: JobStatus) -> None:
@@ -106,7 +106,7 @@ def emitted(
         record.queued += 1
         if mailbox.tickets < mailbox.limit:
             mailbox.tickets += 1
-            record.ready.append(mailbox)
+            mailbox.listing.append(mailbox)
 
 
 def renamed(data: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def due(record: JobRecord, activation: Activation) -> None:
     mailbox = record.mailboxes[activation.slot.mailbox]
     mailbox.resumed.append(activation)
     record.queued += 1
-    record.ready.append(mailbox)
+    mailbox.listing.append(mailbox)
 
 
 def ended(
@@ -232,6 +232,7 @@ def _drop(record: JobRecord) -> None:
         mailbox.queue.clear()
         mailbox.resumed.clear()
     record.ready.clear()
+    record.on_loop.clear()
     record.retrying.clear()
     record.stopped.clear()
     record.deferred.clear()
@@ -244,7 +245,7 @@ def released(record: JobRecord, mailbox: Mailbox) -> None:
     This is scheduling within a process, not a fact of the job.
     """
     if record.open and len(mailbox.queue) + len(mailbox.resumed) > 0:
-        record.ready.append(mailbox)
+        mailbox.listing.append(mailbox)
     else:
         mailbox.tickets -= 1
 
@@ -315,11 +316,11 @@ def resumed(record: JobRecord, at: int) -> None:
             _enqueue(record, route.slot, payload, isolate, at, origin)
     record.deferred.clear()
     for mailbox in record.mailboxes:
-        listed = sum(each is mailbox for each in record.ready)
+        listed = sum(each is mailbox for each in mailbox.listing)
         while listed < len(mailbox.queue) + len(mailbox.resumed) and mailbox.tickets < mailbox.limit:
             mailbox.tickets += 1
             listed += 1
-            record.ready.append(mailbox)
+            mailbox.listing.append(mailbox)
     if not record.outstanding:
         _complete(record, at)
 
@@ -329,6 +330,7 @@ def _revive(record: JobRecord) -> None:
     record.life += 1
     record.finished = record.failure = None
     record.ready.clear()
+    record.on_loop.clear()
     for mailbox in record.mailboxes:
         mailbox.tickets = 0
     for activation in record.retrying.values():

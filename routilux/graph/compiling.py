@@ -48,13 +48,14 @@ def _add_slots(node: NodePlan, policy: ErrorHandler, slots: list[SlotPlan], mail
     shared = None
     if any(slot.concurrency == 1 for slot in declared):
         shared = len(mailboxes)
-        timed = any(slot.timeout is not None for slot in declared if slot.concurrency == 1)
-        mailboxes.append(MailboxPlan(1, timed))
+        sharing = [slot for slot in declared if slot.concurrency == 1]
+        timed = any(slot.timeout is not None for slot in sharing)
+        mailboxes.append(MailboxPlan(1, timed, all(slot.binding.on_loop for slot in sharing)))
     for slot in declared:
         mailbox = shared
         if mailbox is None or slot.concurrency > 1:
             mailbox = len(mailboxes)
-            mailboxes.append(MailboxPlan(slot.concurrency, slot.timeout is not None))
+            mailboxes.append(MailboxPlan(slot.concurrency, slot.timeout is not None, slot.binding.on_loop))
         plan = SlotPlan(
             index=len(slots),
             routine_id=node.routine_id,
@@ -67,6 +68,7 @@ def _add_slots(node: NodePlan, policy: ErrorHandler, slots: list[SlotPlan], mail
             node=node,
             direct=slot.binding.direct and slot.timeout is None and not callable(slot.merge_strategy),
             holds=policy.holds_emissions,
+            on_loop=slot.binding.on_loop,
         )
         node.slots[slot.name] = plan
         slots.append(plan)

@@ -28,7 +28,7 @@ class Misfit(Exception):
 
 
 class Binding:
-    """The compiled call of one handler.
+    """The compiled call of one handler. ``on_loop``: it is a coroutine function.
 
     Args:
         handler: the callable; None stands for a slot that only receives.
@@ -38,7 +38,18 @@ class Binding:
         DeclarationError: when the handler cannot be called by parameter names, or an annotation cannot be checked.
     """
 
-    __slots__ = ("context", "direct", "handler", "names", "needed", "rest", "rest_validator", "sole", "validators")
+    __slots__ = (
+        "context",
+        "direct",
+        "handler",
+        "names",
+        "needed",
+        "on_loop",
+        "rest",
+        "rest_validator",
+        "sole",
+        "validators",
+    )
 
     def __init__(self, handler: Callable[..., Any] | None, where: str) -> None:
         self.handler: Callable[..., Any] = _receive if handler is None else handler
@@ -49,10 +60,11 @@ class Binding:
         self.validators: dict[str, Validator] = {}
         self.rest_validator: Validator | None = None
         self._read_signature(where)
+        self.on_loop = _is_coroutine_function(self.handler)
         self.sole = self.names[0] if len(self.names) == 1 and not self.rest else None
         # Whether the payload may be passed as it is.
         checks = self.needed or self.validators or self.rest_validator or self.context
-        self.direct = self.rest and not checks
+        self.direct = self.rest and not checks and not self.on_loop
 
     def _read_signature(self, where: str) -> None:
         _refuse_what_would_not_run(self.handler, where)
@@ -62,6 +74,8 @@ class Binding:
             raise DeclarationError(f"{where}: the parameters of handler {self.handler!r} cannot be read") from error
         hints = _annotations(self.handler, parameters, where)
         names, needed = [], []
+        if _is_function_of_ctx(self.handler):
+            hints.setdefault("ctx", ExecutionContext)
         for parameter in parameters:
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise DeclarationError(
@@ -131,17 +145,26 @@ def _receive(**payload: Any) -> None:
 def _refuse_what_would_not_run(handler: object, where: str) -> None:
     if not callable(handler):
         raise DeclarationError(f"{where}: the handler must be callable, not {handler!r}")
-    for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - the method itself is wanted
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise DeclarationError(
-                f"{where}: handler {handler!r} is a coroutine function, and this version runs plain functions only; "
-                f"call asyncio.run(...) inside a plain handler"
-            )
-        if inspect.isgeneratorfunction(function):
+    for function in _functions_of(handler):
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise DeclarationError(
                 f"{where}: handler {handler!r} is a generator function, whose body would never run; "
                 f"emit each item instead of yielding it"
             )
+
+
+def _functions_of(handler: object) -> tuple[object, object]:
+    """Return what may be the function behind a handler: itself, or the method that calling it calls."""
+    return handler, None if inspect.isclass(handler) else getattr(handler, "__call__", None)  # noqa: B004 - the method is wanted
+
+
+def _is_coroutine_function(handler: object) -> bool:
+    return any(inspect.iscoroutinefunction(function) for function in _functions_of(handler))
+
+
+def _is_function_of_ctx(handler: object) -> bool:
+    """Whether a handler is a function, not a method, whose first parameter has the name of the context."""
+    return inspect.isfunction(handler) and handler.__code__.co_varnames[:1] == ("ctx",)
 
 
 def _annotations(handler: Callable[..., Any], parameters: Iterable[inspect.Parameter], where: str) -> dict[str, Any]:

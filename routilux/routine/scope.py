@@ -69,8 +69,10 @@ class Scope(Protocol):
 
     routine: Any
     job: Any
-    thread: int
     outer: Scope | None
+
+    def here(self) -> bool:
+        """Whether this is the thread, or the task, that the handler runs in."""
 
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine."""

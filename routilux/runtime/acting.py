@@ -28,10 +28,14 @@ class ActingTurn:
         self.activation: Activation | None = None
         self.routine: Any = None
 
+    def here(self) -> bool:
+        """Whether this is the thread, or the task, that the handler runs in."""
+        return get_ident() == self.thread
+
     def acting(self, what: str) -> Activation:
         """Return the activation that runs; raise ContextError elsewhere or later."""
         activation = self.activation
-        if activation is None or get_ident() != self.thread:
+        if activation is None or not self.here():
             raise self.not_acting(what)
         return activation
 
@@ -48,7 +52,7 @@ class ActingTurn:
         """Return the error for an operation outside the turn."""
         return ContextError(
             f"flow {self.job.plan.flow_id!r}: {what} belongs to a handler's own thread, while that handler runs; "
-            f"this is another thread, or the handler has returned"
+            f"this is another thread, or the handler is over"
         )
 
     def too_late(self, activation: Activation) -> ContextError:

@@ -8,8 +8,47 @@ from _thread import get_ident
 from ..core.job_record import Mailbox
 from ..errors import ContextError
 from ..routine.scope import Scope, current
+from .engine import Engine
 from .job import Job
 from .turn import Turn
+
+
+def serve(job: Job) -> None:
+    """Have the event loop start the coroutine handlers of a job that may start."""
+    # asyncio is dear to import, and most programs have no coroutines
+    from .event_loop import EventLoop
+    from .task_turn import start_tasks
+
+    event_loop = job.engine.event_loop(EventLoop)
+    event_loop.call(start_tasks, job, event_loop)
+
+
+async def rest(job: Job, timeout: float | None) -> None:
+    """Do as `run_to_rest` does, for a task on any event loop: nothing of the job runs there.
+
+    When the task is cancelled, so is the job.
+    """
+    from .event_loop import LoopBell
+
+    bell = LoopBell()
+    try:
+        with job.lock:
+            if job.record.at_rest:
+                bell.set()
+            else:
+                job.watchers.append(bell)
+                job.call()
+        if not await bell.wait(timeout) and timeout is not None:
+            job.expire(timeout)
+    except BaseException:
+        job.cancel_unless_ended("the task that awaited it was cancelled")
+        raise
+    finally:
+        with job.lock:
+            if bell in job.watchers:
+                job.watchers.remove(bell)
+    if job.interrupt is not None:
+        raise job.interrupt
 
 
 def run_to_rest(job: Job, timeout: float | None) -> None:
@@ -36,6 +75,7 @@ def wait(job: Job, timeout: float | None) -> bool:
     Raises ContextError inside a handler of the job.
     """
     refuse_inside(job, "wait")
+    refuse_on_loop(job.engine, "wait()")
     if timeout is None:
         lend(job)
     else:
@@ -54,8 +94,25 @@ def refuse_inside(job: Job, what: str) -> None:
         scope = scope.outer
 
 
+def refuse_on_loop(engine: Engine, what: str) -> None:
+    """Raise ContextError on the thread of the event loop, where waiting would keep all coroutine handlers waiting."""
+    if engine.on_event_loop():
+        raise ContextError(
+            f"{what} inside a coroutine handler would stop all others; use 'await flow.aexecute(...)', or start() the "
+            f"job and do not wait for it"
+        )
+
+
 def lend(job: Job) -> None:
-    """Work for a job on the calling thread until the job has come to rest."""
+    """Work for a job on the calling thread until the job has come to rest.
+
+    Handlers see the context variables of whoever started the job, and cannot change those of this thread.
+    """
+    job.variables.copy().run(_lend, job, current.get())
+
+
+def _lend(job: Job, outer: Scope | None) -> None:
+    current.set(outer)
     thread = get_ident()
     try:
         while True:
@@ -67,6 +124,8 @@ def lend(job: Job) -> None:
                 if mailbox is None:
                     bell = threading.Event()
                     job.idle.append(bell)
+                    if job.record.on_loop:
+                        job.call_loop()
             if bell is not None:
                 _sleep(job, bell)
             while mailbox is not None:
@@ -117,6 +176,11 @@ def watch(job: Job, timeout: float) -> bool:
 
 def assist(job: Job) -> None:
     """Work for a job on a worker thread, until there is nothing to do or another job wants the thread."""
+    job.variables.copy().run(_assist, job)
+
+
+def _assist(job: Job) -> None:
+    current.set(None)
     with job.lock:
         job.calling = False
         mailbox = job.join(get_ident())

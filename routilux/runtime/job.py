@@ -2,17 +2,21 @@
 
 All that is here changes under ``lock``. A thread that works for the job is in ``crew``; a thread inside ``execute`` or
 ``wait`` that finds nothing to do is in ``idle``; one that waits inside an ``emit`` for others to shorten the queue is
-in ``pressed``; one that only watches for the end is in ``watchers``. Each of these sleeps on an Event of its own,
-and whoever changes what it waits for sets it.
+in ``pressed``; one that only watches for the end is in ``watchers``. Each of these sleeps on a bell of its own, and
+whoever changes what it waits for rings it. Coroutine handlers are in ``tasks`` while they run on the event loop, and
+their activations in ``begun`` before, if a thread of the crew has begun them.
 """
 
 from __future__ import annotations
 
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
+from contextvars import Context as Variables
+from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.copying import copy_payload
 from ..core.job_record import Activation, JobRecord, Mailbox
@@ -21,10 +25,18 @@ from ..core.plan import Plan, SlotPlan
 from ..core.records import ErrorRecord
 from ..core.status import JobStatus
 from ..errors import ExecutionError, JobTimeoutError, StatusError
+from .bells import Bell
 from .edits import Edits
 from .engine import Engine
 from .gate import Gate
 from .timers import Timer
+
+
+class Task(Protocol):
+    """A coroutine handler that runs on the event loop."""
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, from any thread."""
 
 
 class Job:
@@ -37,6 +49,7 @@ class Job:
         max_workers: how many threads may run its handlers at the same time.
         max_pending: how many deliveries may be queued before those who emit more have to help or wait.
         assist: what a worker thread does when the job asks for one.
+        serve: has the event loop start the coroutine handlers that may start.
         wait: how a thread waits for the job to end, with a time limit in seconds or None; tells whether it has.
         on_rest: called, under the lock, when the job has come to rest.
     """
@@ -49,6 +62,7 @@ class Job:
         max_workers: int,
         max_pending: int,
         assist: Callable[[Job], None],
+        serve: Callable[[Job], None],
         wait: Callable[[Job, float | None], bool],
         on_rest: Callable[[Job], None],
     ) -> None:
@@ -66,15 +80,20 @@ class Job:
         self.calling = False  # a task of this job waits in the pool
         self.roused = False  # a thread in `idle` was woken and is on its way
         self.idle: list[threading.Event] = []
-        self.watchers: list[threading.Event] = []
-        self.pressed: list[threading.Event] = []
+        self.watchers: list[Bell] = []
+        self.pressed: list[Bell] = []
         self.emitting = 0
+        self.tasks: set[Task] = set()
+        self.begun: deque[Activation] = deque()
+        self.serving = False  # the event loop was asked to start what may start, and has not yet
+        self.variables: Variables = copy_context()  # the context variables of whoever started the job
         self.edits = Edits(self.lock, record, engine.pool)
         self.failure: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.interrupt_thread = 0
         self.timers: dict[int, Timer] = {}
         self._assist = assist
+        self._serve = serve
         self._wait = wait
         self._on_rest = on_rest
 
@@ -100,6 +119,8 @@ class Job:
     def next_mailbox(self, thread: int) -> Mailbox | None:
         """Return the mailbox that a thread of the crew takes next; None when it has left the crew."""
         record = self.record
+        if record.on_loop:
+            self.call()
         if not record.ready or not record.open:
             self.leave(thread)
             return None
@@ -121,6 +142,8 @@ class Job:
         it can use, and a chain of single deliveries wakes none for nothing.
         """
         record = self.record
+        if record.on_loop and record.open:
+            self.call_loop()
         if self.roused or self.crew_size >= self.max_workers or not record.ready or not record.open:
             return
         if self.idle:  # also when a task waits in the pool, whose threads may all be asleep in nested jobs
@@ -132,11 +155,38 @@ class Job:
                 self.engine.pool.submit(self.assist)
             except RuntimeError as error:
                 if not self.crew:
-                    raise ExecutionError(
-                        f"flow {self.plan.flow_id!r}: job {record.job_id!r} cannot run: the system gives no thread"
-                    ) from error
+                    raise self._no_thread() from error
             else:
                 self.calling = True
+
+    def call_loop(self) -> None:
+        """Have the event loop start the coroutine handlers that may start, if it is not on its way already."""
+        if not self.serving:
+            self.engine.attach(self.flow, self.flow.max_workers)
+            try:
+                self._serve(self)
+            except RuntimeError as error:
+                raise self._no_thread() from error
+            self.serving = True
+
+    def call_or_fail(self) -> None:
+        """Do as `call` does; where nobody could be told of an error, it fails the job."""
+        try:
+            self.call()
+        except ExecutionError as error:
+            self._fail(error)
+
+    def hand_over(self, activation: Activation) -> None:
+        """Let the event loop run an activation that a thread has begun."""
+        with self.lock:
+            activation.owner = 0
+            self.begun.append(activation)
+            self.call_loop()
+
+    def _no_thread(self) -> ExecutionError:
+        return ExecutionError(
+            f"flow {self.plan.flow_id!r}: job {self.record.job_id!r} cannot run: the system gives no thread"
+        )
 
     def assist(self) -> None:
         """Work for the job on the calling worker thread."""
@@ -158,12 +208,19 @@ class Job:
             self.edits.ring()
         if not record.open:
             self.stir()
+            if record.closed:
+                self.cancel_tasks()
             if not record.running:
                 self._rest()
         elif self.pressed and (
             record.queued <= self.enough_room or record.ready or len(record.running) <= self.emitting
         ):
             self.stir()
+
+    def cancel_tasks(self) -> None:
+        """Cancel the coroutines that run."""
+        for task in self.tasks:
+            task.cancel()
 
     def stir(self) -> None:
         """Have those who wait inside an ``emit`` look again."""
@@ -179,8 +236,8 @@ class Job:
             self.engine.timers.prune()
         for bell in self.idle:
             bell.set()
-        for bell in self.watchers:
-            bell.set()
+        for watcher in self.watchers:
+            watcher.set()
         self.idle.clear()
         self.watchers.clear()
         self._on_rest(self)
@@ -202,10 +259,7 @@ class Job:
             # While the job is paused the attempt keeps waiting; going on plans it anew.
             if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
                 due(self.record, activation)
-                try:
-                    self.call()
-                except ExecutionError as error:
-                    self._fail(error)
+                self.call_or_fail()
                 self.settle()
 
     def pause(self, reason: str) -> None:
@@ -270,6 +324,7 @@ class Job:
                 self.failure = error
                 failed(self.record, describe(error), self.now())
             given_up(self.record, describe(error), self.now())
+            self.cancel_tasks()
             for thread in self.crew:
                 self.engine.pool.give_up(thread)
             self.crew.clear()
@@ -279,7 +334,7 @@ class Job:
     def interrupted(self, error: BaseException) -> None:
         """Fail the job because of something that is not to be kept from stopping this thread.
 
-        Whatever this thread was doing for the job, it does no longer.
+        Whatever this thread was doing for the job, it does no longer; coroutines are cancelled.
         """
         thread = threading.get_ident()
         self.lock.abandon()
@@ -287,6 +342,8 @@ class Job:
             self.interrupt, self.interrupt_thread = error, thread
             self._fail(error)
             given_up(self.record, describe(error), self.now(), thread)
+            given_up(self.record, describe(error), self.now(), 0)
+            self.cancel_tasks()
             self.leave(thread)
             self.settle()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, overload
@@ -287,7 +286,7 @@ class JobState:
     def _scope(self) -> Scope | None:
         """Return the turn of this job that this thread takes, if it takes one."""
         scope = current.get()
-        return scope if scope is not None and scope.job is self._job and scope.thread == get_ident() else None
+        return scope if scope is not None and scope.job is self._job and scope.here() else None
 
     def _writing_scope(self, what: str) -> Scope | None:
         """Return the turn that a write is part of; refuse one of another thread's turn, or of a turn given up."""

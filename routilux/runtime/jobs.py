@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextvars import copy_context
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
@@ -18,7 +19,7 @@ from ..core.status import JobStatus
 from ..errors import ExecutionError, StatusError
 from ..graph.schema import StateSchema, check_size, plain
 from .arguments import job_id_of, payload_of, text_of
-from .dispatcher import assist, wait
+from .dispatcher import assist, serve, wait
 from .engine import Engine
 from .job import Job
 from .job_state import JobState
@@ -123,7 +124,7 @@ class Jobs:
         """Return a job around a record, with the options of the flow. It is not counted as running."""
         flow = self._flow
         workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
-        return Job(flow, record, flow.engine, workers, flow.max_pending, assist, wait, self._at_rest)
+        return Job(flow, record, flow.engine, workers, flow.max_pending, assist, serve, wait, self._at_rest)
 
     def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
         """Put the initial state over what an earlier job has handed down, and check it."""
@@ -141,6 +142,7 @@ class Jobs:
         job = self.job_of(job_state)
         self._check_not_shut_down()
         new = self._register(job)
+        job.variables = copy_context()
         try:
             job.resume()
         except BaseException:

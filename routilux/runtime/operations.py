@@ -8,9 +8,9 @@ from typing import Any
 from ..core.copying import ATOMS, copy_payload, copy_value, needs_copy
 from ..core.machine import deferred, emitted, logged, sent
 from ..core.plan import EventPlan, SlotPlan
-from ..errors import ExecutionError, PayloadError, known_names
+from ..errors import ExecutionError, PayloadError, StateError, known_names
 from ..routine.binding import shortened
-from .context import Context
+from .context import Context, HandlerContext
 from .job import Job
 from .state_operations import StateOperations
 
@@ -28,7 +28,7 @@ class Operations(StateOperations):
         """Let the queue get shorter before the handler goes on emitting."""
         raise NotImplementedError
 
-    def context(self) -> Context:
+    def context(self) -> HandlerContext:
         """Return the context of the activation that this thread runs."""
         return Context(self, self.acting("get_execution_context()"))
 
@@ -55,11 +55,10 @@ class Operations(StateOperations):
                 self.held.append((event, params, isolate, False))
                 return
             emitted(record, activation, event, params, isolate, job.now())
-            if record.ready:
-                if job.crew_size < job.max_workers:
-                    job.call()
-                if job.pressed:
-                    job.settle()
+            if record.on_loop or (record.ready and job.crew_size < job.max_workers):
+                job.call()
+            if job.pressed:
+                job.settle()
         finally:
             gate.leave()
             if gate.waiting:
@@ -67,6 +66,24 @@ class Operations(StateOperations):
         # Replacing the delivery that it came from is an activation's right: only what is more presses.
         if record.queued > job.max_pending and (activation.emitted > 1 or len(event.routes) > 1):
             self.relieve()
+
+    def flush(self) -> None:
+        """Commit in-place changes of the state, and wait for room in the queue when it is full.
+
+        Where emissions are held until the attempt has succeeded, nothing happens.
+        """
+        if self.flushing():
+            self.relieve()
+
+    def flushing(self) -> bool:
+        """Commit what a flush commits, and return whether the queue is so full that the handler has to wait."""
+        activation = self.acting("flush()")
+        if self.editing:
+            raise StateError(f"{self.where(activation.slot)}: flush() inside edit_state(): leave the edit first")
+        if self.held is not None:
+            return False
+        self.commit_draft()
+        return self.record.queued > self.job.max_pending
 
     def emit_deferred(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event when the job is resumed; see `Routine.emit_deferred_event`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Callable
 from typing import Any
 
@@ -142,19 +141,28 @@ class StateOperations(ActingTurn):
 
     def begin_edit(self) -> Activation:
         """Become the only activation of the job that edits, and return it; emissions are held from now on."""
+        activation = self.before_edit()
+        self.job.edits.take(activation, self.check)
+        self.edit_begun()
+        return activation
+
+    def before_edit(self) -> Activation:
+        """Return the activation, which may ask to be the one that edits."""
         activation = self.acting("store.edit_state()")
         self.commit_draft()
         if self.editing:
             raise StateError(f"{self.where(activation.slot)}: edit_state() inside edit_state(): edits cannot be nested")
-        self.job.edits.take(activation, self.check)
+        return activation
+
+    def edit_begun(self) -> None:
+        """Note that this activation edits; its emissions are held from now on."""
         self.editing = True
         self.held_before = self.held
         self.held = [*(self.held or ())]
-        return activation
 
     def end_edit(self, activation: Activation, draft: Draft | None, since: int) -> None:
         """Commit an edit and let its emissions leave; drop both without a draft, or when the commit is refused."""
-        if self.activation is not activation or get_ident() != self.thread:
+        if self.activation is not activation or not self.here():
             self.job.edits.give(activation)
             raise self.too_late(activation)
         held, before = self.held or [], self.held_before

@@ -16,7 +16,7 @@ from ..graph.schema import StateSchema, plain
 from .drafts import Draft, face_of
 from .job import Job
 
-_MISSING: Any = object()
+MISSING: Any = object()
 
 
 class Acting(Protocol):
@@ -62,7 +62,7 @@ class Store:
     def __init__(self, turn: Acting) -> None:
         self._turn = turn
 
-    def get(self, path: str, default: Any = _MISSING) -> Any:
+    def get(self, path: str, default: Any = MISSING) -> Any:
         """Return a copy of what a path leads to, or ``default``.
 
         Raises:
@@ -77,13 +77,13 @@ class Store:
         record = self._turn.job.record
         with self._turn.job.lock:
             self._turn.note_read(None, parts[0])
-            value = record.shared.get(parts[0], _MISSING)
+            value = record.shared.get(parts[0], MISSING)
         try:
-            if value is _MISSING:
+            if value is MISSING:
                 paths.follow(self._turn.snapshot()[0], parts[:1], path)
             return copy_value(paths.follow(value, parts[1:], path))
         except PathError:
-            if default is _MISSING:
+            if default is MISSING:
                 raise
             return default
 
