@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +20,8 @@ from .runtime.drafts import typed_face
 from .runtime.engine import Engine, default_engine
 from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, new_id
+from .runtime.outputs import OutputHandler, OutputQueue, output_handler
+from .runtime.reports import Output
 
 DESCRIBED_OPTIONS = ("execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
@@ -87,6 +89,7 @@ class Flow(Graph):
         if engine is not None and not isinstance(engine, Engine):
             raise DeclarationError(f"{where}: engine must be an Engine, not {engine!r}")
         self.engine = engine if engine is not None else default_engine()
+        self.output_handlers: list[OutputHandler] = []
         self._jobs = Jobs(self)
 
     # --- running ------------------------------------------------------------------------------------------------
@@ -258,6 +261,19 @@ class Flow(Graph):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown(cancel=error is not None)
+
+    def add_output_handler(self, handler: Callable[[Output], Any] | OutputQueue) -> None:
+        """Give every `Output` that handlers send to a callable, or put it into a queue, as soon as it is recorded.
+
+        It is called by the thread of the handler that has sent it, and holds that handler up until it returns. What
+        it raises is logged, and harms nobody.
+
+        Raises:
+            DeclarationError: when it is no callable and has no ``put``, or when a job of this flow is running.
+        """
+        made = output_handler(handler, f"flow {self.flow_id!r}")
+        self.changing("add an output handler")
+        self.output_handlers.append(made)
 
     # --- as data ------------------------------------------------------------------------------------------------
 

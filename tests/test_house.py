@@ -13,8 +13,14 @@ import pytest
 import routilux
 
 PACKAGE = Path(routilux.__file__).parent
-FLOORS = [{"errors"}, {"core"}, {"routine"}, {"graph"}, {"runtime"}, {"flow"}]
-LATE_IMPORTS = {"networkx", "routilux.runtime.event_loop", "routilux.runtime.task_turn"}  # the latter need asyncio
+FLOORS = [{"errors"}, {"core"}, {"routine"}, {"graph"}, {"runtime"}, {"flow", "signals"}]
+# The modules of our own are those that need asyncio or logging.
+LATE_IMPORTS = {
+    "networkx",
+    "routilux.runtime.event_loop",
+    "routilux.runtime.logs",
+    "routilux.runtime.task_turn",
+}
 MODULES = {
     "routilux"
     if file == PACKAGE / "__init__.py"

@@ -152,11 +152,14 @@ def ended(
     error: ErrorRecord | None = None,
     stop: bool = False,
     finish: tuple[Any] | None = None,
-) -> None:
-    """An activation is over; the job too, when nothing else is outstanding or the activation ended it."""
-    _remember(record, activation, status, spent, error)
+) -> tuple[Any, ...]:
+    """An activation is over; the job too, when nothing else is outstanding or the activation ended it.
+
+    Returns the history's entry for it.
+    """
+    entry = _remember(record, activation, status, spent, error)
     if record.closed:
-        return
+        return entry
     if error is not None:
         record.errors.append(error)
     if stop:
@@ -173,27 +176,30 @@ def ended(
             record.closed = True
     elif record.open and not record.queued and not record.running and not record.retrying:
         _settle(record, at)
+    return entry
 
 
-def _remember(record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None) -> None:
+def _remember(
+    record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None
+) -> tuple[Any, ...]:
     delivery = activation.delivery
     del record.running[delivery.id]
     began_at = activation.started if activation.first is None else activation.first
-    record.history.append(
-        (
-            delivery.slot.routine_id,
-            delivery.slot.name,
-            activation.event or delivery.slot.name,
-            delivery.payload if activation.data is None else activation.data,
-            began_at,
-            activation.spent + spent,
-            began_at - delivery.at if began_at > delivery.at else 0,
-            "cancelled" if record.closed else status,
-            error,
-            activation.attempt,
-            activation.emitted,
-        )
+    entry = (
+        delivery.slot.routine_id,
+        delivery.slot.name,
+        activation.event or delivery.slot.name,
+        delivery.payload if activation.data is None else activation.data,
+        began_at,
+        activation.spent + spent,
+        began_at - delivery.at if began_at > delivery.at else 0,
+        "cancelled" if record.closed else status,
+        error,
+        activation.attempt,
+        activation.emitted,
     )
+    record.history.append(entry)
+    return entry
 
 
 def _settle(record: JobRecord, at: int) -> None:

@@ -29,6 +29,7 @@ class SlotPlan(_Shared):
 
     ``direct``: the payload may be passed to the handler as it is. ``holds``: the policy holds emissions back until
     an attempt has succeeded. ``on_loop``: the handler is a coroutine function, which runs on the event loop.
+    ``merges``: ``merge`` is a function.
     """
 
     index: int
@@ -43,6 +44,7 @@ class SlotPlan(_Shared):
     direct: bool
     holds: bool
     on_loop: bool
+    merges: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

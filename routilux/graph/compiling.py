@@ -69,6 +69,7 @@ def _add_slots(node: NodePlan, policy: ErrorHandler, slots: list[SlotPlan], mail
             direct=slot.binding.direct and slot.timeout is None and not callable(slot.merge_strategy),
             holds=policy.holds_emissions,
             on_loop=slot.binding.on_loop,
+            merges=callable(slot.merge_strategy),
         )
         node.slots[slot.name] = plan
         slots.append(plan)

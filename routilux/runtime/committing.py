@@ -11,8 +11,10 @@ from ..core.job_record import Activation, Mailbox
 from ..core.machine import ended, given_up, merged, retried
 from ..core.plan import SlotPlan
 from ..core.policy import ErrorStrategy
+from ..core.records import Ended, ErrorRecord, Retried
 from ..errors import PayloadError
 from ..routine.binding import Misfit, shortened
+from .audience import FAILED_ATTEMPT, audience
 from .job import Job, describe
 from .operations import Operations
 
@@ -45,7 +47,7 @@ class Committing(Operations):
 
     def arguments(self, slot: SlotPlan, activation: Activation) -> dict[str, Any]:
         """Return the arguments for the handler: the payload, merged as the slot says, and bound."""
-        if callable(slot.merge) and activation.payload is activation.delivery.payload:
+        if slot.merges and activation.payload is activation.delivery.payload:
             self._merge(slot, activation)
         payload = copy_payload(activation.payload) if activation.isolate else activation.payload
         try:
@@ -83,6 +85,20 @@ class Committing(Operations):
             return error or refused
         return error
 
+    def note_end(
+        self,
+        activation: Activation,
+        status: str,
+        spent: int,
+        at: int,
+        error: ErrorRecord | None,
+        entry: tuple[Any, ...],
+        stop: bool = False,
+    ) -> None:
+        """Have listeners told of an ended activation, soon. The caller holds the lock."""
+        fact = Ended(activation.delivery.id, status, spent, at, error, stop, self.finish_with)
+        self.job.note(fact, activation, entry)
+
     def commit_failure(self, activation: Activation, at: int, error: BaseException, more: bool) -> Activation | None:
         """Commit an attempt that raised, as its policy says, and return what `following` does."""
         job, record, slot = self.job, self.record, activation.slot
@@ -100,17 +116,24 @@ class Committing(Operations):
                 following = self.following(more)
             elif action is ErrorStrategy.RETRY and not record.closed:
                 delay = slot.policy.delay(activation.attempt, f"{record.job_id}:{activation.delivery.id}")
-                job.plan_retry(retried(record, activation, spent, at + int(delay * 1e9)))
+                due = at + int(delay * 1e9)
+                job.plan_retry(retried(record, activation, spent, due))
+                if audience.hears(FAILED_ATTEMPT):
+                    job.note(Retried(activation.delivery.id, spent, due), activation, error)
                 job.settle()
             else:
                 stop = action is ErrorStrategy.STOP
                 if stop and not record.status.ended:
                     job.failure = error
                 status = "skipped" if action is ErrorStrategy.SKIP else "failed"
-                ended(record, activation, status, spent, at, described, stop)
+                entry = ended(record, activation, status, spent, at, described, stop)
+                if audience.hears(FAILED_ATTEMPT):
+                    self.note_end(activation, status, spent, at, described, entry, stop)
                 if fatal and not self.depth:  # handlers that ran inside this one's emit have been left, too
                     given_up(record, described or describe(error), at, self.thread)
                 following = self.following(more)
+        if job.notices.waiting:
+            job.notices.tell()
         if fatal and self.depth:
             raise error
         return following

@@ -33,7 +33,7 @@ async def rest(job: Job, timeout: float | None) -> None:
     bell = LoopBell()
     try:
         with job.lock:
-            if job.record.at_rest:
+            if job.at_rest:
                 bell.set()
             else:
                 job.watchers.append(bell)
@@ -80,11 +80,15 @@ def wait(job: Job, timeout: float | None) -> bool:
         lend(job)
     else:
         watch(job, timeout)
-    return job.record.at_rest and job.record.status.ended
+    return job.at_rest and job.record.status.ended
 
 
 def refuse_inside(job: Job, what: str) -> None:
     """Raise ContextError when this thread runs a handler of the job, which would wait for itself."""
+    if job.notices.told_here():
+        raise ContextError(
+            f"flow {job.plan.flow_id!r}: {what} inside a listener of job {job.record.job_id!r} would wait for itself"
+        )
     scope: Scope | None = current.get()
     while scope is not None:
         if scope.job is job:
@@ -117,7 +121,7 @@ def _lend(job: Job, outer: Scope | None) -> None:
     try:
         while True:
             with job.lock:
-                if job.record.at_rest:
+                if job.at_rest:
                     break
                 mailbox = job.join(thread)
                 bell = None
@@ -127,6 +131,8 @@ def _lend(job: Job, outer: Scope | None) -> None:
                     if job.record.on_loop:
                         job.call_loop()
             if bell is not None:
+                if job.notices.waiting:
+                    job.notices.tell()
                 _sleep(job, bell)
             while mailbox is not None:
                 mailbox = _take_turns(job, mailbox)
@@ -161,7 +167,7 @@ def watch(job: Job, timeout: float) -> bool:
     """Wait for a job to come to rest without working for it; return whether it has within ``timeout`` seconds."""
     bell = threading.Event()
     with job.lock:
-        if job.record.at_rest:
+        if job.at_rest:
             return True
         job.watchers.append(bell)
         job.call()
@@ -171,7 +177,7 @@ def watch(job: Job, timeout: float) -> bool:
     with job.lock:
         if bell in job.watchers:
             job.watchers.remove(bell)
-        return job.record.at_rest
+        return job.at_rest
 
 
 def assist(job: Job) -> None:

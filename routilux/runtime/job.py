@@ -22,13 +22,15 @@ from ..core.copying import copy_payload
 from ..core.job_record import Activation, JobRecord, Mailbox
 from ..core.machine import cancelled, due, failed, given_up, inherited, paused, resumed, started
 from ..core.plan import Plan, SlotPlan
-from ..core.records import ErrorRecord
+from ..core.records import ErrorRecord, Fact
 from ..core.status import JobStatus
 from ..errors import ExecutionError, JobTimeoutError, StatusError
+from .audience import LEVELS, Notice, audience
 from .bells import Bell
 from .edits import Edits
 from .engine import Engine
 from .gate import Gate
+from .observation import Notices
 from .timers import Timer
 
 
@@ -87,7 +89,10 @@ class Job:
         self.begun: deque[Activation] = deque()
         self.serving = False  # the event loop was asked to start what may start, and has not yet
         self.variables: Variables = copy_context()  # the context variables of whoever started the job
+        self.notices = Notices(engine, self._told)
+        self._noted_status = record.status
         self.edits = Edits(self.lock, record, engine.pool)
+        self.editors = self.edits.waiting  # at hand, because every activation looks whether there are any
         self.failure: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.interrupt_thread = 0
@@ -101,6 +106,9 @@ class Job:
         """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""
         with self.lock:
             started(self.record, slot, payload, isolate, self.now())
+            self.note_status()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job has ended, for ``timeout`` seconds at the most; return whether it has."""
@@ -204,18 +212,43 @@ class Job:
     def settle(self) -> None:
         """Wake those who wait for what may just have happened. Called after every activation."""
         record = self.record
-        if self.edits.waiting:
+        if self.editors:
             self.edits.ring()
         if not record.open:
             self.stir()
             if record.closed:
                 self.cancel_tasks()
-            if not record.running:
+            self.note_status()
+            if not record.running and not self.notices.pending:
                 self._rest()
         elif self.pressed and (
             record.queued <= self.enough_room or record.ready or len(record.running) <= self.emitting
         ):
             self.stir()
+
+    # --- who hears of it ----------------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no handler runs and none will until somebody changes the job, and everybody has heard so."""
+        return self.record.at_rest and not self.notices.pending
+
+    def note(self, fact: Fact, activation: Activation | None = None, detail: Any = None) -> None:
+        """Have listeners told of a fact, soon. The caller holds the lock, and tells after leaving it."""
+        self.notices.waiting.append(Notice(self, fact, activation, detail))
+
+    def note_status(self) -> None:
+        """Have listeners told of a new status, soon. The caller holds the lock, and tells after leaving it."""
+        status, was = self.record.status, self._noted_status
+        if status is not was:
+            self._noted_status = status
+            if audience.hears(LEVELS[status]):
+                self.notices.waiting.append(Notice(self, status, None, was))
+
+    def _told(self) -> None:
+        with self.lock:
+            if self.at_rest:
+                self._rest()
 
     def cancel_tasks(self) -> None:
         """Cancel the coroutines that run."""
@@ -261,12 +294,16 @@ class Job:
                 due(self.record, activation)
                 self.call_or_fail()
                 self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def pause(self, reason: str) -> None:
         """Let running handlers finish and start no more. Raises StatusError when the job does not run."""
         with self.lock:
             paused(self.record, reason)
             self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def resume(self) -> None:
         """Go on with a paused or failed job. No thread is asked to work yet: see `call`.
@@ -281,12 +318,16 @@ class Job:
                     f"handlers still run; wait for them before it is resumed"
                 )
             resumed(record, self.now())
+            if record.open:
+                self.note_status()
             self.failure = self.interrupt = None
             for activation in record.retrying.values():
                 if activation.delivery.id not in self.timers:
                     self.plan_retry(activation)
             if not record.open:
                 self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def hand_down(self, record: JobRecord) -> None:
         """Give a new job's record a copy of this one's shared data and routine states."""
@@ -300,6 +341,8 @@ class Job:
         with self.lock:
             cancelled(self.record, reason, self.now())
             self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Cancel the job, if it has not ended."""
@@ -307,6 +350,8 @@ class Job:
             if not self.record.status.ended:
                 cancelled(self.record, reason, self.now())
                 self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def expire(self, timeout: float) -> None:
         """Fail the job because its time is up, and stop waiting for the handlers that still run.
@@ -330,6 +375,8 @@ class Job:
             self.crew.clear()
             self.crew_size = 0
             self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def interrupted(self, error: BaseException) -> None:
         """Fail the job because of something that is not to be kept from stopping this thread.
@@ -346,6 +393,8 @@ class Job:
             self.cancel_tasks()
             self.leave(thread)
             self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def _fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""

@@ -100,7 +100,7 @@ class JobState:
         """What its handlers sent with ``send_output``, in order."""
         with self._job.lock:
             sent = self._record.outputs[:]
-        return reports.outputs(sent, self._record.epoch)
+        return [reports.output(each, self.job_id, self._record.epoch) for each in sent]
 
     @property
     def pending_count(self) -> int:
@@ -179,14 +179,8 @@ class JobState:
             raise ExecutionError(f"get_shared_log: filter_func must be callable, not {filter_func!r}")
         with self._job.lock:
             kept = self._record.log[:]
-        epoch = self._record.epoch
-        entries = []
-        for each in kept:
-            entry = copy_payload(each.entry)
-            entry.setdefault("timestamp", utc(each.at + epoch).isoformat())
-            if filter_func is None or filter_func(entry):
-                entries.append(entry)
-        return entries
+        entries = [reports.log_entry(each, self._record.epoch) for each in kept]
+        return entries if filter_func is None else [entry for entry in entries if filter_func(entry)]
 
     # --- history ----------------------------------------------------------------------------------------------
 

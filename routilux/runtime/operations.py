@@ -8,6 +8,7 @@ from typing import Any
 from ..core.copying import ATOMS, copy_payload, copy_value, needs_copy
 from ..core.machine import deferred, emitted, logged, sent
 from ..core.plan import EventPlan, SlotPlan
+from ..core.records import Deferred, Emitted, Logged, Sent
 from ..errors import ExecutionError, PayloadError, StateError, known_names
 from ..routine.binding import shortened
 from .context import Context, HandlerContext
@@ -44,7 +45,7 @@ class Operations(StateOperations):
                 if value.__class__ not in ATOMS:
                     params, isolate = copy_payload(params), True
                     break
-        job, record = self.job, self.record
+        job, record, noting = self.job, self.record, self.noting
         gate = job.lock
         if not gate.try_enter(False):
             gate.enter()
@@ -54,7 +55,10 @@ class Operations(StateOperations):
             if self.held is not None:
                 self.held.append((event, params, isolate, False))
                 return
-            emitted(record, activation, event, params, isolate, job.now())
+            at = job.now()
+            emitted(record, activation, event, params, isolate, at)
+            if noting:
+                job.note(Emitted(activation.delivery.id, event.name, params, isolate, at), activation)
             if record.on_loop or (record.ready and job.crew_size < job.max_workers):
                 job.call()
             if job.pressed:
@@ -63,6 +67,8 @@ class Operations(StateOperations):
             gate.leave()
             if gate.waiting:
                 gate.ring()
+        if noting:
+            job.notices.tell()
         # Replacing the delivery that it came from is an activation's right: only what is more presses.
         if record.queued > job.max_pending and (activation.emitted > 1 or len(event.routes) > 1):
             self.relieve()
@@ -97,6 +103,8 @@ class Operations(StateOperations):
                 self.held.append((event, data, isolate, True))
             else:
                 deferred(self.record, activation, event, data, isolate)
+                if self.noting:
+                    self.job.note(Deferred(activation.delivery.id, event.name, data, isolate), activation)
 
     def finish(self, result: Any) -> None:
         """End the job as completed when this turn has succeeded."""
@@ -115,7 +123,12 @@ class Operations(StateOperations):
         with self.job.lock:
             self.check(activation)
             if not self.record.closed:
-                sent(self.record, activation.slot.routine_id, output_type, data, self.job.now())
+                fact = Sent(activation.slot.routine_id, output_type, data, self.job.now())
+                sent(self.record, *fact)
+                if self.noting or self.job.flow.output_handlers:
+                    self.job.note(fact, activation)
+        if self.job.notices.waiting:
+            self.job.notices.tell()
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append to the shared log."""
@@ -123,7 +136,12 @@ class Operations(StateOperations):
         with self.job.lock:
             self.check(activation)
             if not self.record.closed:
-                logged(self.record, entry, self.job.now())
+                fact = Logged(entry, self.job.now())
+                logged(self.record, *fact)
+                if self.noting:
+                    self.job.note(fact, activation)
+        if self.noting:
+            self.job.notices.tell()
 
     def _event(self, slot: SlotPlan, event_name: str, params: dict[str, Any]) -> EventPlan:
         try:

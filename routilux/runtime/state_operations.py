@@ -10,6 +10,7 @@ from ..core.job_record import Activation
 from ..core.machine import deferred, emitted, wrote
 from ..core.paths import replaced
 from ..core.plan import EventPlan
+from ..core.records import Deferred, Emitted
 from ..errors import ConflictError, StateError
 from ..graph.schema import checked_change
 from .acting import ActingTurn
@@ -190,6 +191,9 @@ class StateOperations(ActingTurn):
                 deferred(self.record, activation, event, data, isolate)
             else:
                 emitted(self.record, activation, event, data, isolate, at)
+            if self.noting:
+                made = (activation.delivery.id, event.name, data, isolate)
+                self.job.note(Deferred(*made) if later else Emitted(*made, at), activation)
         self.job.call()
 
     def _conflict(self, activation: Activation, area: Area, key: str) -> ConflictError:

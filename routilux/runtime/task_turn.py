@@ -11,6 +11,7 @@ import asyncio
 
 from ..core.job_record import Activation
 from ..core.machine import began, ended, released
+from ..core.records import Began
 from ..errors import ContextError, HandlerTimeoutError
 from ..routine.scope import Scope, current
 from .committing import Committing
@@ -28,7 +29,8 @@ def start_tasks(job: Job, event_loop: EventLoop) -> None:
     with job.lock:
         job.serving = False
         while len(turns) < BATCH:
-            if job.begun:
+            handed_over = bool(job.begun)
+            if handed_over:
                 activation: Activation | None = job.begun.popleft()
             elif record.on_loop and record.open:
                 mailbox = record.on_loop.popleft()
@@ -39,6 +41,8 @@ def start_tasks(job: Job, event_loop: EventLoop) -> None:
                 break
             if activation is not None:
                 turn = TaskTurn(job, activation, event_loop)
+                if turn.noting and not handed_over:
+                    job.note(Began(turn.mailbox.index, activation.started), activation)
                 job.tasks.add(turn)
                 turns.append(turn)
         if job.begun or (record.on_loop and record.open):
@@ -47,6 +51,8 @@ def start_tasks(job: Job, event_loop: EventLoop) -> None:
             job.settle()
     for turn in turns:
         turn.start()
+    if job.notices.waiting:
+        job.notices.tell()
 
 
 class TaskTurn(Committing):
@@ -136,8 +142,12 @@ class TaskTurn(Committing):
                 if self.held:
                     self.release(activation, self.held)
                 spent = at - activation.started - self.nested
-                ended(record, activation, "completed", spent, at, None, False, self.finish_with)
+                entry = ended(record, activation, "completed", spent, at, None, False, self.finish_with)
+                if self.noting:
+                    self.note_end(activation, "completed", spent, at, None, entry)
             self.following(False)
+        if job.notices.waiting:
+            job.notices.tell()
 
     def following(self, more: bool) -> None:
         """Let go of the mailbox: the loop, or a thread, takes its next turn. The caller holds the lock."""
@@ -146,7 +156,7 @@ class TaskTurn(Committing):
             released(record, self.mailbox)
             if record.on_loop or record.ready:
                 job.call_or_fail()
-        if job.pressed or job.edits.waiting or not record.open:
+        if job.pressed or job.editors or not record.open:
             job.settle()
 
     # --- its time -----------------------------------------------------------------------------------------------------

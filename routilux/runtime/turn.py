@@ -9,6 +9,7 @@ from typing import Any
 from ..core.job_record import Activation, Mailbox
 from ..core.machine import began, ended, released
 from ..core.plan import SlotPlan
+from ..core.records import Began
 from ..errors import HandlerTimeoutError
 from ..routine.scope import current
 from .committing import Committing
@@ -32,7 +33,8 @@ class Turn(Committing):
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
-        record, gate, now = self.record, self.job.lock, self.job.now
+        job, record, gate, now = self.job, self.record, self.job.lock, self.job.now
+        noting, notices = self.noting, job.notices.waiting
         left = BATCH
         current.set(self)
         try:
@@ -41,7 +43,7 @@ class Turn(Committing):
             while activation is not None:
                 slot = activation.slot
                 if slot.on_loop:
-                    self.job.hand_over(activation)
+                    job.hand_over(activation)
                     break
                 self.routine = slot.node.routine
                 self.held = [] if slot.holds else None
@@ -69,12 +71,18 @@ class Turn(Committing):
                         if record.running.get(activation.delivery.id) is activation:
                             if self.held:
                                 self.release(activation, self.held)
-                            ended(record, activation, "completed", spent, at, None, False, self.finish_with)
+                            entry = ended(record, activation, "completed", spent, at, None, False, self.finish_with)
+                            if noting:
+                                self.note_end(activation, "completed", spent, at, None, entry)
                         activation = self.following(left > 1)
                     finally:
                         gate.leave()
                         if gate.waiting:
                             gate.ring()
+                if notices:
+                    job.notices.tell()
+                    if activation is not None:
+                        activation.started = now()  # its time begins after the listeners'
                 left -= 1
                 if self.reads or self.own or self.nested or self.finish_with or self.draft or self.editing:
                     self._forget()
@@ -91,7 +99,9 @@ class Turn(Committing):
             activation = began(record, self.mailbox, job.now(), self.thread) if more else None
             if activation is None:
                 released(record, self.mailbox)
-        if job.pressed or job.edits.waiting or not record.open:
+            elif self.noting:
+                job.note(Began(self.mailbox.index, activation.started), activation)
+        if job.pressed or job.editors or not record.open:
             job.settle()
         return activation
 
