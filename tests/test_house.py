@@ -13,10 +13,11 @@ import pytest
 import routilux
 
 PACKAGE = Path(routilux.__file__).parent
-FLOORS = [{"errors"}, {"core"}, {"routine"}, {"graph"}, {"runtime"}, {"flow", "signals"}]
-# The modules of our own are those that need asyncio or logging.
+FLOORS = [{"errors"}, {"core", "signals"}, {"routine"}, {"graph"}, {"runtime"}, {"flow"}]
+# The modules of our own are those that need asyncio, blinker or logging.
 LATE_IMPORTS = {
     "networkx",
+    "routilux.runtime.announcing",
     "routilux.runtime.event_loop",
     "routilux.runtime.logs",
     "routilux.runtime.task_turn",

@@ -24,7 +24,7 @@ from routilux import (
     Routine,
     signals,
 )
-from routilux.runtime.audience import audience
+from routilux.core.listening import listening
 
 LONG = 20
 
@@ -376,7 +376,7 @@ def test_h4_a_slow_receiver_holds_up_those_who_make_more_than_the_backlog():
 
 
 def test_h4_with_nobody_listening_nothing_is_noted(monkeypatch):
-    assert audience.everything is None
+    assert not listening.everything
     noted = []
     monkeypatch.setattr("routilux.runtime.job.Job.note", lambda *args: noted.append(args))
     chain(Source([1]), Sink()).execute("r0")

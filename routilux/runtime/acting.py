@@ -6,9 +6,9 @@ from _thread import get_ident
 from typing import Any
 
 from ..core.job_record import Activation
+from ..core.listening import listening
 from ..core.plan import SlotPlan
 from ..errors import ContextError
-from .audience import audience
 from .job import Job
 
 
@@ -28,7 +28,7 @@ class ActingTurn:
         self.thread = get_ident()
         self.activation: Activation | None = None
         self.routine: Any = None
-        self.noting = audience.everything is not None
+        self.noting = listening.everything
 
     def here(self) -> bool:
         """Whether this is the thread, or the task, that the handler runs in."""

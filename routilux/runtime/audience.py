@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..core.job_record import Activation
+from ..core.listening import listening
 from ..core.records import Fact
 from ..core.status import JobStatus
 
@@ -24,19 +24,15 @@ class Notice(NamedTuple):
     detail: Any = None
 
 
-Listener = Callable[[Notice], None]
-
-
 class Audience:
-    """The listeners of all jobs of the process. ``everything`` hears every single fact, when there is one."""
+    """Who listens to the jobs of the process."""
 
     def __init__(self) -> None:
-        self.everything: Listener | None = None
         self._logger: Any = None
 
     def hears(self, level: int) -> bool:
         """Whether anybody hears of what is logged at a level."""
-        return self.everything is not None or self.logs(level)
+        return listening.everything or self.logs(level)
 
     def logs(self, level: int) -> bool:
         """Whether the logger of this library is enabled for a level."""

@@ -53,6 +53,7 @@ class Job:
         assist: what a worker thread does when the job asks for one.
         serve: has the event loop start the coroutine handlers that may start.
         wait: how a thread waits for the job to end, with a time limit in seconds or None; tells whether it has.
+        tell: tells those who listen what happens.
         on_rest: called, under the lock, when the job has come to rest.
     """
 
@@ -66,6 +67,7 @@ class Job:
         assist: Callable[[Job], None],
         serve: Callable[[Job], None],
         wait: Callable[[Job, float | None], bool],
+        tell: Callable[[Notice], None],
         on_rest: Callable[[Job], None],
     ) -> None:
         self.flow = flow
@@ -89,7 +91,7 @@ class Job:
         self.begun: deque[Activation] = deque()
         self.serving = False  # the event loop was asked to start what may start, and has not yet
         self.variables: Variables = copy_context()  # the context variables of whoever started the job
-        self.notices = Notices(engine, self._told)
+        self.notices = Notices(engine, tell, self._told)
         self._noted_status = record.status
         self.edits = Edits(self.lock, record, engine.pool)
         self.editors = self.edits.waiting  # at hand, because every activation looks whether there are any

@@ -23,6 +23,7 @@ from .dispatcher import assist, serve, wait
 from .engine import Engine
 from .job import Job
 from .job_state import JobState
+from .telling import tell
 
 
 class Startable(Protocol):
@@ -124,7 +125,7 @@ class Jobs:
         """Return a job around a record, with the options of the flow. It is not counted as running."""
         flow = self._flow
         workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
-        return Job(flow, record, flow.engine, workers, flow.max_pending, assist, serve, wait, self._at_rest)
+        return Job(flow, record, flow.engine, workers, flow.max_pending, assist, serve, wait, tell, self._at_rest)
 
     def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
         """Put the initial state over what an earlier job has handed down, and check it."""

@@ -7,15 +7,13 @@ job finds that its listeners have heard everything. When nobody listens, nothing
 
 from __future__ import annotations
 
-import sys
 import threading
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 
-from ..core.records import Sent
 from ..routine.scope import current
-from .audience import Notice, audience
+from .audience import Notice
 from .engine import Engine
 
 BACKLOG = 1000  # notices that may wait before those who make more wait until they are told
@@ -26,14 +24,16 @@ class Notices:
 
     Args:
         engine: has the event loop, whose thread must not wait.
+        tell: called with each notice, without the lock.
         told: called, without the lock, when everything has been told.
     """
 
-    __slots__ = ("_engine", "_teller", "_telling", "_told", "waiting")
+    __slots__ = ("_engine", "_tell", "_teller", "_telling", "_told", "waiting")
 
-    def __init__(self, engine: Engine, told: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, tell: Callable[[Notice], None], told: Callable[[], None]) -> None:
         self.waiting: deque[Notice] = deque()
         self._engine = engine
+        self._tell = tell
         self._told = told
         self._telling = threading.Lock()
         self._teller = 0
@@ -66,14 +66,3 @@ class Notices:
                 self._teller = 0
                 self._telling.release()
         self._told()
-
-    def _tell(self, notice: Notice) -> None:
-        if isinstance(notice.fact, Sent):
-            for handler in notice.job.flow.output_handlers:
-                handler(notice.job, notice.fact)
-        if audience.everything is not None:
-            audience.everything(notice)
-        if "logging" in sys.modules:
-            from .logs import log
-
-            log(notice)
