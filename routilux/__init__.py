@@ -3,6 +3,7 @@
 from .core.policy import ErrorHandler, ErrorStrategy
 from .core.records import ErrorRecord
 from .core.status import JobStatus
+from .core import version
 from .errors import (
     ConflictError,
     ContextError,
@@ -10,9 +11,11 @@ from .errors import (
     ExecutionError,
     HandlerTimeoutError,
     JobTimeoutError,
+    LoadError,
     PathError,
     PayloadError,
     RoutiluxError,
+    SaveError,
     StateError,
     StatusError,
 )
@@ -25,8 +28,9 @@ from .runtime.engine import Engine
 from .runtime.job_state import JobState
 from .runtime.reports import ExecutionRecord, Output, Performance
 from .runtime.store import Store
+from .store.values import Serializer
 
-__version__ = "0.1.0"
+__version__ = version.VERSION
 
 __all__ = [
     # declaring
@@ -51,6 +55,8 @@ __all__ = [
     "JobStatus",
     "Output",
     "Performance",
+    # saving a job
+    "Serializer",
     # errors
     "ConflictError",
     "ContextError",
@@ -58,9 +64,11 @@ __all__ = [
     "ExecutionError",
     "HandlerTimeoutError",
     "JobTimeoutError",
+    "LoadError",
     "PathError",
     "PayloadError",
     "RoutiluxError",
+    "SaveError",
     "StateError",
     "StatusError",
 ]

@@ -38,11 +38,23 @@ class Binding:
         DeclarationError: when the handler cannot be called by parameter names, or an annotation cannot be checked.
     """
 
-    __slots__ = ("context", "direct", "handler", "names", "needed", "rest", "rest_validator", "sole", "validators")
+    __slots__ = (
+        "context",
+        "direct",
+        "handler",
+        "hints",
+        "names",
+        "needed",
+        "rest",
+        "rest_validator",
+        "sole",
+        "validators",
+    )
 
     def __init__(self, handler: Callable[..., Any] | None, where: str) -> None:
         self.handler: Callable[..., Any] = _receive if handler is None else handler
         self.context: str | None = None  # the parameter that gets the context
+        self.hints: tuple[Any, ...] = ()  # the annotations of those that a payload is bound to
         self.names: tuple[str, ...] = ()
         self.needed: frozenset[str] = frozenset()
         self.rest = False
@@ -74,6 +86,7 @@ class Binding:
             if _is_context(hint):
                 self.context = parameter.name
                 continue
+            self.hints += (hint,)
             validator = None if hint in _NOT_CHECKED else _validator(hint, parameter.name, where)
             if parameter.kind is parameter.VAR_KEYWORD:
                 self.rest, self.rest_validator = True, validator

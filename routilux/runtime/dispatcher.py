@@ -6,8 +6,7 @@ import threading
 from _thread import get_ident
 
 from ..core.job_record import Mailbox
-from ..errors import ContextError
-from ..routine.scope import Scope, current
+from .holding import refuse_inside
 from .job import Job
 from .turn import Turn
 
@@ -41,17 +40,6 @@ def wait(job: Job, timeout: float | None) -> bool:
     else:
         watch(job, timeout)
     return job.record.at_rest and job.record.status.ended
-
-
-def refuse_inside(job: Job, what: str) -> None:
-    """Raise ContextError when this thread runs a handler of the job, which would wait for itself."""
-    scope: Scope | None = current.get()
-    while scope is not None:
-        if scope.job is job:
-            raise ContextError(
-                f"flow {job.plan.flow_id!r}: {what} inside a handler of job {job.record.job_id!r} would wait for itself"
-            )
-        scope = scope.outer
 
 
 def lend(job: Job) -> None:

@@ -2,8 +2,9 @@
 
 All that is here changes under ``lock``. A thread that works for the job is in ``crew``; a thread inside ``execute`` or
 ``wait`` that finds nothing to do is in ``idle``; one that waits inside an ``emit`` for others to shorten the queue is
-in ``pressed``; one that only watches for the end is in ``watchers``. Each of these sleeps on an Event of its own,
-and whoever changes what it waits for sets it.
+in ``pressed``; one that only watches for the end is in ``watchers``; one that holds the job still, and waits for its
+handlers first, is in ``savers``. Each of these sleeps on an Event of its own, and whoever changes what it waits for
+sets it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..core.job_record import Activation, JobRecord, Mailbox
 from ..core.machine import cancelled, due, failed, given_up, inherited, paused, resumed, started
 from ..core.plan import Plan, SlotPlan
 from ..core.records import ErrorRecord
+from ..core.scheduling import hold
 from ..core.status import JobStatus
 from ..errors import ExecutionError, JobTimeoutError, StatusError
 from .edits import Edits
@@ -68,6 +70,7 @@ class Job:
         self.idle: list[threading.Event] = []
         self.watchers: list[threading.Event] = []
         self.pressed: list[threading.Event] = []
+        self.savers: list[threading.Event] = []
         self.emitting = 0
         self.edits = Edits(self.lock, record, engine.pool)
         self.failure: BaseException | None = None
@@ -159,7 +162,10 @@ class Job:
         if not record.open:
             self.stir()
             if not record.running:
-                self._rest()
+                for bell in self.savers:
+                    bell.set()
+                if record.at_rest:
+                    self._rest()
         elif self.pressed and (
             record.queued <= self.enough_room or record.ready or len(record.running) <= self.emitting
         ):
@@ -196,17 +202,45 @@ class Job:
         except RuntimeError as error:
             self._fail(error)
 
+    def _plan_retries(self) -> None:
+        """Plan the retries whose time has come while no handler could start."""
+        for activation in self.record.retrying.values():
+            if activation.delivery.id not in self.timers:
+                self.plan_retry(activation)
+
     def _retry(self, activation: Activation) -> None:
         with self.lock:
             self.timers.pop(activation.delivery.id, None)
-            # While the job is paused the attempt keeps waiting; going on plans it anew.
+            # While the job is paused or held, the attempt keeps waiting; going on plans it anew.
             if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
                 due(self.record, activation)
-                try:
-                    self.call()
-                except ExecutionError as error:
-                    self._fail(error)
-                self.settle()
+                self._go_on()
+
+    def hold(self, saver: threading.Event) -> None:
+        """Let no handler start; the saver's bell rings when none runs."""
+        with self.lock:
+            self.savers.append(saver)
+            hold(self.record, len(self.savers))
+            self.stir()
+            if not self.record.running:
+                saver.set()
+
+    def let_go(self, saver: threading.Event) -> None:
+        """Let handlers start again, if the job runs and nobody else holds it."""
+        with self.lock:
+            if saver in self.savers:
+                self.savers.remove(saver)
+                hold(self.record, len(self.savers))
+                if self.record.open:
+                    self._plan_retries()
+                    self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            self.call()
+        except ExecutionError as error:
+            self._fail(error)
+        self.settle()
 
     def pause(self, reason: str) -> None:
         """Let running handlers finish and start no more. Raises StatusError when the job does not run."""
@@ -228,9 +262,7 @@ class Job:
                 )
             resumed(record, self.now())
             self.failure = self.interrupt = None
-            for activation in record.retrying.values():
-                if activation.delivery.id not in self.timers:
-                    self.plan_retry(activation)
+            self._plan_retries()
             if not record.open:
                 self.settle()
 
@@ -292,7 +324,7 @@ class Job:
 
     def _fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""
-        if self.record.open:
+        if self.record.status is JobStatus.RUNNING:
             self.failure = error
             failed(self.record, describe(error), self.now())
 
