@@ -1,5 +1,6 @@
 """routilux: event-driven step graphs that run in your process."""
 
+from .core import version
 from .core.policy import ErrorHandler, ErrorStrategy
 from .core.records import ErrorRecord
 from .core.status import JobStatus
@@ -10,9 +11,11 @@ from .errors import (
     ExecutionError,
     HandlerTimeoutError,
     JobTimeoutError,
+    LoadError,
     PathError,
     PayloadError,
     RoutiluxError,
+    SaveError,
     StateError,
     StatusError,
 )
@@ -26,8 +29,9 @@ from .runtime.engine import Engine
 from .runtime.job_state import JobState
 from .runtime.reports import ExecutionRecord, Output, Performance
 from .runtime.store import Store
+from .store.values import Serializer
 
-__version__ = "0.1.0"
+__version__ = version.VERSION
 
 __all__ = [
     # declaring
@@ -54,6 +58,8 @@ __all__ = [
     "JobStatus",
     "Output",
     "Performance",
+    # saving a job
+    "Serializer",
     # errors
     "ConflictError",
     "ContextError",
@@ -61,9 +67,11 @@ __all__ = [
     "ExecutionError",
     "HandlerTimeoutError",
     "JobTimeoutError",
+    "LoadError",
     "PathError",
     "PayloadError",
     "RoutiluxError",
+    "SaveError",
     "StateError",
     "StatusError",
 ]

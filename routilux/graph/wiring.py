@@ -10,6 +10,7 @@ from ..core.plan import Plan
 from ..core.policy import ErrorHandler
 from ..errors import DeclarationError
 from ..routine.declaration import Event, Routine, Slot, declaration_of, find
+from ..store.known_types import KnownTypes, check_types
 from .compiling import compile_plan
 from .description import describe
 from .drawing import to_dot, to_mermaid
@@ -31,6 +32,7 @@ class Graph:
         self._routines: dict[str, Routine] = {}
         self._connections: dict[Connection, None] = {}
         self._plan: Plan | None = None
+        self._types: dict[type, None] = {}
 
     @property
     def routines(self) -> Mapping[str, Routine]:
@@ -163,6 +165,25 @@ class Graph:
                 state_schema=self.schema,
             )
         return plan
+
+    def register_types(self, *types: type) -> None:
+        """Let instances of enums, dataclasses, named tuples or pydantic models be saved with jobs, and loaded.
+
+        Those that the annotations of handlers and the fields of the state schema mention are known anyway, and so are
+        those that the fields of known classes mention. They are known by their qualified names.
+
+        Raises:
+            DeclarationError: for anything else, and for two different classes of one qualified name.
+        """
+        self._types = check_types(types, f"flow {self.flow_id!r}", self._types)
+
+    def known_types(self) -> KnownTypes:
+        """Return the classes whose instances may be saved: those registered, and those that annotations mention."""
+        slots = [slot for routine in self._routines.values() for slot in declaration_of(routine).slots.values()]
+        annotations = [hint for slot in slots for hint in slot.binding.hints]
+        if self.schema is not None:
+            annotations.append(self.schema.model)
+        return KnownTypes(f"flow {self.flow_id!r}", self._types, annotations)
 
     def validate(self) -> list[Finding]:
         """Return what looks wrong with the graph, each a readable sentence; nothing when all is well.

@@ -42,6 +42,7 @@ class Binding:
         "context",
         "direct",
         "handler",
+        "hints",
         "names",
         "needed",
         "on_loop",
@@ -54,6 +55,7 @@ class Binding:
     def __init__(self, handler: Callable[..., Any] | None, where: str) -> None:
         self.handler: Callable[..., Any] = _receive if handler is None else handler
         self.context: str | None = None  # the parameter that gets the context
+        self.hints: tuple[Any, ...] = ()  # the annotations of those that a payload is bound to
         self.names: tuple[str, ...] = ()
         self.needed: frozenset[str] = frozenset()
         self.rest = False
@@ -88,6 +90,7 @@ class Binding:
             if _is_context(hint):
                 self.context = parameter.name
                 continue
+            self.hints += (hint,)
             validator = None if hint in _NOT_CHECKED else _validator(hint, parameter.name, where)
             if parameter.kind is parameter.VAR_KEYWORD:
                 self.rest, self.rest_validator = True, validator

@@ -6,9 +6,8 @@ import threading
 from _thread import get_ident
 
 from ..core.job_record import Mailbox
-from ..errors import ContextError
 from ..routine.scope import Scope, current
-from .engine import Engine
+from .holding import refuse_inside, refuse_on_loop
 from .job import Job
 from .turn import Turn
 
@@ -81,30 +80,6 @@ def wait(job: Job, timeout: float | None) -> bool:
     else:
         watch(job, timeout)
     return job.at_rest and job.record.status.ended
-
-
-def refuse_inside(job: Job, what: str) -> None:
-    """Raise ContextError when this thread runs a handler of the job, which would wait for itself."""
-    if job.notices.told_here():
-        raise ContextError(
-            f"flow {job.plan.flow_id!r}: {what} inside a listener of job {job.record.job_id!r} would wait for itself"
-        )
-    scope: Scope | None = current.get()
-    while scope is not None:
-        if scope.job is job:
-            raise ContextError(
-                f"flow {job.plan.flow_id!r}: {what} inside a handler of job {job.record.job_id!r} would wait for itself"
-            )
-        scope = scope.outer
-
-
-def refuse_on_loop(engine: Engine, what: str) -> None:
-    """Raise ContextError on the thread of the event loop, where waiting would keep all coroutine handlers waiting."""
-    if engine.on_event_loop():
-        raise ContextError(
-            f"{what} inside a coroutine handler would stop all others; use 'await flow.aexecute(...)', or start() the "
-            f"job and do not wait for it"
-        )
 
 
 def lend(job: Job) -> None:

@@ -2,9 +2,10 @@
 
 All that is here changes under ``lock``. A thread that works for the job is in ``crew``; a thread inside ``execute`` or
 ``wait`` that finds nothing to do is in ``idle``; one that waits inside an ``emit`` for others to shorten the queue is
-in ``pressed``; one that only watches for the end is in ``watchers``. Each of these sleeps on a bell of its own, and
-whoever changes what it waits for rings it. Coroutine handlers are in ``tasks`` while they run on the event loop, and
-their activations in ``begun`` before, if a thread of the crew has begun them.
+in ``pressed``; one that only watches for the end is in ``watchers``; one that holds the job still, and waits for its
+handlers first, is in ``savers``. Each of these sleeps on a bell of its own, and whoever changes what it waits for rings
+it. Coroutine handlers are in ``tasks`` while they run on the event loop, and their activations in ``begun`` before, if
+a thread of the crew has begun them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..core.job_record import Activation, JobRecord, Mailbox
 from ..core.machine import cancelled, due, failed, given_up, inherited, paused, resumed, started
 from ..core.plan import Plan, SlotPlan
 from ..core.records import ErrorRecord, Fact
+from ..core.scheduling import hold
 from ..core.status import JobStatus
 from ..errors import ExecutionError, JobTimeoutError, StatusError
 from .audience import LEVELS, Notice, audience
@@ -86,6 +88,7 @@ class Job:
         self.idle: list[threading.Event] = []
         self.watchers: list[Bell] = []
         self.pressed: list[Bell] = []
+        self.savers: list[Bell] = []
         self.emitting = 0
         self.tasks: set[Task] = set()
         self.begun: deque[Activation] = deque()
@@ -221,8 +224,11 @@ class Job:
             if record.closed:
                 self.cancel_tasks()
             self.note_status()
-            if not record.running and not self.notices.pending:
-                self._rest()
+            if not record.running:
+                for saver in self.savers:
+                    saver.set()
+                if self.at_rest:
+                    self._rest()
         elif self.pressed and (
             record.queued <= self.enough_room or record.ready or len(record.running) <= self.emitting
         ):
@@ -288,16 +294,46 @@ class Job:
         except RuntimeError as error:
             self._fail(error)
 
+    def _plan_retries(self) -> None:
+        """Plan the retries whose time has come while no handler could start."""
+        for activation in self.record.retrying.values():
+            if activation.delivery.id not in self.timers:
+                self.plan_retry(activation)
+
     def _retry(self, activation: Activation) -> None:
         with self.lock:
             self.timers.pop(activation.delivery.id, None)
-            # While the job is paused the attempt keeps waiting; going on plans it anew.
+            # While the job is paused or held, the attempt keeps waiting; going on plans it anew.
             if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
                 due(self.record, activation)
-                self.call_or_fail()
-                self.settle()
+                self._go_on()
         if self.notices.waiting:
             self.notices.tell()
+
+    def hold(self, saver: Bell) -> None:
+        """Let no handler start; the saver's bell rings when none runs."""
+        with self.lock:
+            self.savers.append(saver)
+            hold(self.record, len(self.savers))
+            self.stir()
+            if not self.record.running:
+                saver.set()
+
+    def let_go(self, saver: Bell) -> None:
+        """Let handlers start again, if the job runs and nobody else holds it."""
+        with self.lock:
+            if saver in self.savers:
+                self.savers.remove(saver)
+                hold(self.record, len(self.savers))
+                if self.record.open:
+                    self._plan_retries()
+                    self._go_on()
+        if self.notices.waiting:
+            self.notices.tell()
+
+    def _go_on(self) -> None:
+        self.call_or_fail()
+        self.settle()
 
     def pause(self, reason: str) -> None:
         """Let running handlers finish and start no more. Raises StatusError when the job does not run."""
@@ -323,9 +359,7 @@ class Job:
             if record.open:
                 self.note_status()
             self.failure = self.interrupt = None
-            for activation in record.retrying.values():
-                if activation.delivery.id not in self.timers:
-                    self.plan_retry(activation)
+            self._plan_retries()
             if not record.open:
                 self.settle()
         if self.notices.waiting:
@@ -400,7 +434,7 @@ class Job:
 
     def _fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""
-        if self.record.open:
+        if self.record.status is JobStatus.RUNNING:
             self.failure = error
             failed(self.record, describe(error), self.now())
 

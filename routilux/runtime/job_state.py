@@ -18,11 +18,12 @@ from . import reports
 from .clock import utc
 from .job import Job
 from .reports import ExecutionRecord, Output, Performance
+from .saving import Savable
 
 _MISSING: Any = object()
 
 
-class JobState:
+class JobState(Savable):
     """One job of a flow: its status, states, data, log, outputs, history and errors.
 
     Reading is possible from any thread, at any time, and gives copies of one moment. Writing is possible inside a
@@ -258,13 +259,14 @@ class JobState:
     def raise_for_status(self) -> None:
         """Raise what failed the job: the handler's own exception; ExecutionError when the job was cancelled.
 
-        Nothing happens when it has completed or goes on.
+        When the job was loaded, there is no exception any more, and it is an ExecutionError that tells what it was.
+        Nothing happens when the job has completed or goes on.
         """
         if self._record.status is JobStatus.CANCELLED:
             because = f": {self._record.reason}" if self._record.reason else ""
             raise ExecutionError(f"flow {self.flow_id!r}: job {self.job_id!r} was cancelled{because}")
-        if self._record.status is JobStatus.FAILED and self._job.failure is not None:
-            raise self._job.failure
+        if self._record.status is JobStatus.FAILED:
+            raise self._job.failure or reports.recorded_failure(self._record)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JobState) and other._job is self._job

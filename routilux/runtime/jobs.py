@@ -14,33 +14,26 @@ from ..core.copying import copy_payload, needs_copy
 from ..core.history import History
 from ..core.job_record import JobRecord
 from ..core.machine import wrote
-from ..core.plan import Plan
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StatusError
-from ..graph.schema import StateSchema, check_size, plain
+from ..graph.schema import check_size, plain
+from ..store.values import Serializer
 from .arguments import job_id_of, payload_of, text_of
 from .dispatcher import assist, serve, wait
-from .engine import Engine
 from .job import Job
 from .job_state import JobState
+from .saving import Keeper, load_record
 from .telling import tell
 
 
-class Startable(Protocol):
+class Startable(Keeper, Protocol):
     """A flow, as far as its jobs depend on it."""
 
-    flow_id: str
     execution_strategy: str
     max_workers: int
     max_pending: int
-    history_limit: int | None
     copy_payloads: bool
     max_state_bytes: int
-    schema: StateSchema | None
-    engine: Engine
-
-    def plan(self) -> Plan:
-        """Return the compiled form of the flow."""
 
     def entry_slot(self, entry_id: Any, slot: str | None) -> str:
         """Return the slot that an execution from a routine starts with."""
@@ -151,6 +144,10 @@ class Jobs:
                 self._at_rest(job)
             raise
         return job
+
+    def restored(self, document: Any, name: str, serializer: Serializer | None) -> JobState:
+        """Return a job that was saved; ``name`` is what the document is called in errors. It does not run."""
+        return JobState(self.job_for(load_record(self._flow, document, name, serializer)))
 
     def job_of(self, job_state: object) -> Job:
         """Return the job that a handle stands for. Raises ExecutionError unless it is one of this flow."""

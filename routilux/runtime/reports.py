@@ -9,7 +9,9 @@ from typing import Any
 
 from ..core.copying import copy_payload
 from ..core.history import Entry, Totals
+from ..core.job_record import JobRecord
 from ..core.records import ErrorRecord, Logged, Sent
+from ..errors import ExecutionError
 from .clock import utc
 
 
@@ -112,6 +114,13 @@ def performance(totals: Totals) -> Performance:
         wait_p50=totals.waits.quantile(0.5) / 1e9,
         wait_p99=totals.waits.quantile(0.99) / 1e9,
     )
+
+
+def recorded_failure(record: JobRecord) -> ExecutionError:
+    """Return an error that tells what failed a job, of which only the record is left."""
+    where = f"flow {record.plan.flow_id!r}: job {record.job_id!r} failed before it was loaded"
+    failure = record.failure
+    return ExecutionError(where if failure is None else f"{where}: {failure}\n\n{failure.traceback}")
 
 
 def spell(seconds: float) -> str:
