@@ -16,8 +16,8 @@ from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options
 from .runtime.dispatcher import rest, run_to_rest, wait
-from .runtime.drafts import typed_face
 from .runtime.engine import Engine, default_engine
+from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, new_id

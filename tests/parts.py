@@ -62,3 +62,47 @@ def chain(*routines: Routine, **options: Any) -> Flow:
 def threads_besides(before: Collection[threading.Thread]) -> list[threading.Thread]:
     """Return the living threads that are not among those of before; other tests' may end at any time."""
     return [thread for thread in threading.enumerate() if thread not in before]
+
+
+def run(handler: Callable[..., Any], payload: Any = None, **options: Any) -> Any:
+    """Run ``handler(ctx, **payload)`` as a job of its own, and return the state of the job; errors are raised."""
+    state = attempt(handler, payload, **options)
+    state.raise_for_status()
+    return state
+
+
+def attempt(
+    handler: Callable[..., Any], payload: Any = None, initial_state: Any = None, job_state: Any = None, **options: Any
+) -> Any:
+    """Run ``handler(ctx, **payload)`` as a job of its own, and return the state of the job."""
+    flow = chain(Step(lambda step, **given: handler(step.get_execution_context(), **given)), **options)
+    return flow.execute("r0", payload, initial_state=initial_state, job_state=job_state)
+
+
+def meanwhile(handler: Callable[..., Any], other: Callable[..., Any], initial_state: Any = None, **options: Any) -> Any:
+    """Run the generator ``handler(ctx)`` up to its ``yield``, then ``other(ctx)`` in another routine, then the rest."""
+    go, done = threading.Event(), threading.Event()
+
+    def first(step: Any, **_: Any) -> None:
+        rest = handler(step.get_execution_context())
+        next(rest)
+        go.set()
+        assert done.wait(20)
+        for _ in rest:
+            pass
+
+    def second(step: Any, **_: Any) -> None:
+        assert go.wait(20)
+        try:
+            other(step.get_execution_context())
+        finally:
+            done.set()
+
+    flow = Flow("chain", execution_strategy="concurrent", max_workers=3, **options)
+    flow.add_routine(Source([1]), "source")
+    flow.add_routine(Step(first), "r0")
+    flow.add_routine(Step(second), "other")
+    for target in ("r0", "other"):
+        flow.connect("source", "output", target, "input")
+    with flow:
+        return flow.execute("source", initial_state=initial_state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any, NamedTuple
@@ -89,9 +88,9 @@ class MultiDict(dict):
         return MultiDict({key: list(self[key]) for key in self})
 
 
-@dataclass
 class Handle:
-    data: list[Any] = field(default_factory=list)
+    def __init__(self):
+        self.data: list[Any] = []
 
 
 class Color(Enum):

@@ -1,7 +1,7 @@
 """Copies that isolate readers from writers.
 
-Plain containers and pydantic models are copied, everything inside them too; any other object (an array, a frame, a
-handle) is shared, because only its owner knows whether it may be copied.
+Plain containers, pydantic models and dataclass instances are copied, everything inside them too; any other object (an
+array, a frame, a handle) is shared, because only its owner knows whether it may be copied.
 """
 
 from __future__ import annotations
@@ -17,8 +17,18 @@ from pydantic import BaseModel
 ATOMS = frozenset({int, float, str, bool, type(None), bytes, complex})
 
 
+class StandIn:
+    """What stands for a value, such as a handler's view of the state: its copies are copies of that value."""
+
+    __slots__ = ()
+
+    def plain(self) -> Any:
+        """Return the value itself, as a copy."""
+        raise NotImplementedError
+
+
 def copy_value(value: Any) -> Any:
-    """Return ``value`` with its plain containers and models copied at every depth, other objects shared."""
+    """Return ``value`` with its containers, models and dataclasses copied at every depth, other objects shared."""
     return value if value.__class__ in ATOMS else _copy(value, {})
 
 
@@ -51,6 +61,10 @@ def _copy(value: Any, seen: dict[int, Any]) -> Any:
         return seen.setdefault(id(value), copy.copy(value))
     if isinstance(value, BaseModel):
         return _copy_model(value, seen)
+    if hasattr(value.__class__, "__dataclass_fields__"):
+        return _copy_dataclass(value, seen)
+    if isinstance(value, StandIn):
+        return seen.setdefault(id(value), value.plain())
     return value
 
 
@@ -95,3 +109,33 @@ def _copy_model(value: BaseModel, seen: dict[int, Any]) -> BaseModel:
                 if item.__class__ not in ATOMS:
                     new_part[key] = _copy(item, seen)
     return new
+
+
+def _copy_dataclass(value: Any, seen: dict[int, Any]) -> Any:
+    """Copy an instance of a dataclass; a frozen one with nothing in it that can change is shared."""
+    kind = value.__class__
+    try:
+        new = seen[id(value)] = object.__new__(kind)
+    except TypeError:  # it is an exception, or the like, as well
+        return value
+    differs = not kind.__dataclass_params__.frozen
+    for name, item in attributes(value).items():
+        copied = _copy(item, seen)
+        differs = differs or copied is not item
+        object.__setattr__(new, name, copied)  # past what a frozen or validating class does at an assignment
+    if not differs:
+        seen[id(value)] = value
+        return value
+    return new
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an instance of a dataclass: its fields, and whatever else it was given."""
+    found = {name: getattr(value, name) for name in value.__dataclass_fields__ if _is_set(value, name)}
+    return {**found, **getattr(value, "__dict__", {})}
+
+
+def _is_set(value: Any, name: str) -> bool:
+    if name in getattr(value, "__dict__", ()):
+        return True
+    return hasattr(getattr(value.__class__, name, None), "__set__") and hasattr(value, name)  # a slot

@@ -1,7 +1,7 @@
 """The typed state of a flow: a pydantic model whose fields are keys of the shared data.
 
-Values are checked field by field, as an assignment to a model is, so that a change costs what it touches. A model with
-validators of its own as a whole is checked as a whole.
+Names are the names of fields everywhere; aliases play no part. What is validated is what changes: a field when it is
+assigned, or changed in place, at any depth. A model with validators of its own as a whole is checked as a whole, too.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError, PydanticUndefined, to_json
+from pydantic import BaseModel, RootModel
+from pydantic_core import PydanticUndefined, to_json
 
+from ..core.comparing import same
 from ..core.copying import copy_payload
 from ..errors import DeclarationError, StateError, known_names
+from ..routine.binding import shortened
+from .models import Models, Origins, Refusal, carried
 
 
 class StateSchema:
@@ -24,90 +27,169 @@ class StateSchema:
         where: the flow as it stands in error messages.
 
     Raises:
-        DeclarationError: when it is no pydantic model class.
+        DeclarationError: when it is no pydantic model class with fields.
     """
 
     def __init__(self, model: type[BaseModel], where: str) -> None:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise DeclarationError(f"{where}: state_schema must be a pydantic model class, not {model!r}")
+        if issubclass(model, RootModel):
+            raise DeclarationError(
+                f"{where}: state_schema must be a pydantic model class with fields, not the RootModel "
+                f"{model.__name__}; make its root a field of a model"
+            )
         self.model = model
         self.where = where
         self.fields = frozenset(model.model_fields)
-        # How pydantic itself tells: validators of the model as a whole see, and may change, all fields.
         self.face: type[BaseModel] | None = None  # what handlers work with; the runtime makes it
-        self.as_a_whole = bool(model.__pydantic_decorators__.model_validators)
+        self.models = Models()
+        self.checked = self.models.of(model)
 
-    def initial(self, given: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the fields of a new state, from the given values and the defaults.
-
-        Raises StateError for an unknown field, a value that is not valid, or a field without value and default.
-        """
-        given = copy_payload(plain(given, self.where))
-        for name in given:
-            self.check_field(name)
-        try:
-            made = self.model.model_validate(self._by_alias(given))
-        except ValidationError as error:
-            raise StateError(
-                f"{self.where}: the initial state does not fit {self.model.__name__}: {_problems(error)}; give every "
-                f"field a default, or a value in initial_state"
-            ) from error
-        return dict(made.__dict__)
-
-    def check_field(self, name: str) -> None:
+    def check_field(self, name: str, where: str | None = None) -> None:
         """Raise StateError when the state has no such field."""
         if name not in self.fields:
             hint = known_names(name, self.fields, "fields")
-            raise StateError(f"{self.where}: the state {self.model.__name__} has no field {name!r}{hint}")
+            raise StateError(f"{where or self.where}: the state {self.model.__name__} has no field {name!r}{hint}")
 
     def fields_of(self, shared: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of the state among the shared data; the dict itself when it has nothing else."""
         if len(shared) == len(self.fields):
             return shared
-        return {name: shared[name] for name in self.model.model_fields}
+        return {name: shared[name] for name in self.checked.fields}
 
-    def checked(self, shared: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the changes that a change of fields amounts to, validated, given the shared data as they are.
+    def instance(self, fields: dict[str, Any]) -> BaseModel:
+        """Return an instance of the model with these values as they are, which become its own."""
+        return self.checked.instance(fields)
 
-        Raises StateError when a value is not valid.
+    # --- whole states ---------------------------------------------------------------------------------------------
+
+    def initial(self, given: object, handed: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return the fields of a new state: the given values over those of an earlier state, or over the defaults.
+
+        Those of the earlier state are valid already, and become the new one's own. Raises StateError for an unknown
+        field, a value that is not valid, or a field without value and default.
         """
+        what = "the initial state"
+        if not handed or isinstance(given, self.model):
+            return self.whole(given, where, what)
+        values = self._named(given, where)
+        before = dict(handed)
+        for name in self.checked.fields:
+            if name not in before:
+                before[name] = values[name] if name in values else self._default(name, before, where)
+        if not self.checked.frozen_fields.isdisjoint(values):  # they cannot be assigned
+            return self.whole(self.instance({**before, **values}), where, what)
+        return {**before, **self._refusing(where, what, before, values, {})}
+
+    def whole(self, given: object, where: str, what: str) -> dict[str, Any]:
+        """Return the fields of a state: the given ones, validated once, and defaults for those that are not given.
+
+        Raises StateError as `initial` does; ``what`` is the state as it stands in messages.
+        """
+        values = self._named(given, where)
         try:
-            if self.as_a_whole:
-                before = {name: shared[name] for name in self.fields}
-                made = self.model.model_validate(self._by_alias({**before, **changes}))
-                return {name: value for name, value in made.__dict__.items() if value is not before[name]}
-            held = self.instance({})
-            for name, value in changes.items():
-                self.model.__pydantic_validator__.validate_assignment(held, name, value)
-            return {name: held.__dict__[name] for name in changes}
-        except ValidationError as error:
+            for name, value in values.items():
+                self.models.settle(value, {}, (name,), set())
+            return (self.checked.verified if isinstance(given, self.model) else self.checked.created)(values)
+        except Refusal as refusal:
             raise StateError(
-                f"{self.where}: the state {self.model.__name__} refuses the change: {_problems(error)}"
-            ) from error
+                f"{where}: {what} does not fit {self.model.__name__}: {refusal}; give every field a default, or a value"
+            ) from refusal.__cause__
 
-    def instance(self, fields: dict[str, Any], cls: type[BaseModel] | None = None) -> BaseModel:
-        """Return an instance of the model (or of ``cls``) with these values as they are, unchecked and not copied."""
-        kind = cls or self.model
-        made = kind.__new__(kind)
-        object.__setattr__(made, "__dict__", fields)
-        object.__setattr__(made, "__pydantic_fields_set__", set(fields))
-        object.__setattr__(made, "__pydantic_extra__", None)
-        private = {name: each.get_default() for name, each in self.model.__private_attributes__.items()}
-        private = {name: value for name, value in private.items() if value is not PydanticUndefined}
-        object.__setattr__(made, "__pydantic_private__", private or None)
-        return made
+    def _named(self, given: object, where: str, *, copied: bool = True) -> dict[str, Any]:
+        values = plain(given, where)
+        if copied:
+            values = copy_payload(values)
+        for name in values:
+            self.check_field(name, where)
+        return values
 
-    def _by_alias(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values of fields under the names by which the model's validation knows them."""
-        aliases = {name: field.validation_alias for name, field in self.model.model_fields.items()}
-        return {alias if isinstance(alias := aliases.get(name), str) else name: value for name, value in values.items()}
+    def _default(self, name: str, before: Mapping[str, Any], where: str) -> Any:
+        field = self.model.model_fields[name]
+        if getattr(field, "default_factory_takes_validated_data", False):
+            make: Any = field.default_factory
+            return make(dict(before))
+        value = field.get_default(call_default_factory=True)
+        if value is PydanticUndefined:
+            raise StateError(f"{where}: the initial state does not fit {self.model.__name__}: {name}: Field required")
+        return value
 
+    def replaced(self, before: Mapping[str, Any], state: object, origins: Origins | None, where: str) -> dict[str, Any]:
+        """Return the fields of a state that takes the place of another.
 
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"]
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    )
+        ``origins`` are given when the state is a copy of an earlier one, which may have been changed since. Raises
+        StateError as `initial` and `changed` do.
+        """
+        if origins is None or self.checked.frozen:
+            values = self.whole(state, where, "the state given to store.set_state()")
+        else:
+            values, origins = carried(self._named(state, where, copied=False), origins)
+            changes = {name: value for name, value in values.items() if not same(value, before[name])}
+            values.update(self.changed(before, changes, (), origins, where))
+        for name in () if self.checked.frozen else self.checked.frozen_fields:
+            self.check_settable(name, before[name], values[name], where)
+        return values
+
+    # --- changes --------------------------------------------------------------------------------------------------
+
+    def check_settable(self, name: str, before: Any, value: Any, where: str) -> None:
+        """Raise StateError when a field is frozen and the value is not what it holds."""
+        if name in self.checked.frozen_fields and not same(value, before):
+            raise StateError(f"{where}: field {name!r} of the state {self.model.__name__} is frozen")
+
+    def changed(
+        self,
+        before: Mapping[str, Any],
+        changes: Mapping[str, Any],
+        removed: tuple[str, ...],
+        origins: Origins,
+        where: str,
+        in_place: frozenset[str] = frozenset(),
+    ) -> dict[str, Any]:
+        """Return the values to write for a change of shared data: all those asked for, validated, and what follows.
+
+        Args:
+            before: the shared data as they are, which nobody is given uncopied.
+            changes: the values to set, which become the record's; those of keys that are no fields stay as they are.
+            removed: the keys to remove.
+            origins: which instances in the changes are copies of which.
+            where: the handler as it stands in error messages.
+            in_place: the fields that were not assigned.
+
+        Raises StateError when a value is not valid, a frozen field would change, or a field would be removed.
+        """
+        for name in removed:
+            if name in self.fields:
+                raise StateError(f"{where}: field {name!r} of the state {self.model.__name__} cannot be removed")
+        fields = {name: value for name, value in changes.items() if name in self.fields}
+        for name in self.checked.frozen_fields.intersection(fields):
+            self.check_settable(name, before[name], fields[name], where)
+        changed = self._refusing(where, None, before, fields, origins, in_place) if fields else {}
+        return {**changes, **changed} if len(fields) < len(changes) else changed
+
+    def _refusing(
+        self,
+        where: str,
+        what: str | None,
+        before: Mapping[str, Any],
+        fields: dict[str, Any],
+        origins: Origins,
+        in_place: frozenset[str] = frozenset(),
+    ) -> dict[str, Any]:
+        try:
+            for name, value in fields.items():
+                if name in self.checked.with_models:
+                    self.models.settle(value, origins, (name,), set())
+            frozen = self.checked.frozen_fields.intersection(fields)
+            kept = {name: fields.pop(name) for name in frozen} if frozen else {}
+            if self.checked.looks_around:
+                before = {name: before[name] for name in self.checked.fields}
+            return {**kept, **self.checked.changed(before, fields)} if fields else kept
+        except Refusal as refusal:
+            bad = sorted({str(at[0]) for at, _, _ in refusal.problems if at} & in_place)
+            hint = f"; {' and '.join(map(repr, bad))} was changed in place: assign it to put it right" if bad else ""
+            head = f"{what} does not fit {self.model.__name__}" if what else f"the state {self.model.__name__} refuses"
+            raise StateError(f"{where}: {head}{'' if what else ' the change'}: {refusal}{hint}") from refusal.__cause__
 
 
 def plain(given: object, where: str) -> dict[str, Any]:
@@ -115,21 +197,20 @@ def plain(given: object, where: str) -> dict[str, Any]:
     if given is None:
         return {}
     if isinstance(given, BaseModel):
-        return {name: getattr(given, name) for name in type(given).model_fields}
+        return {name: getattr(given, name) for name in type(given).model_fields if hasattr(given, name)}
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-        raise StateError(f"{where}: a state must be a model or a mapping with string keys, not {given!r}")
+        raise StateError(f"{where}: a state must be a model or a mapping with string keys, not {shortened(given)}")
     return dict(given)
 
 
-def check_size(shared: dict[str, Any], most: int, where: str, otherwise: int = 0) -> None:
+def check_size(shared: dict[str, Any], most: int, where: str, known: int | None = None) -> None:
     """Raise StateError when the shared data take more than ``most`` bytes as JSON.
 
-    Data that have no JSON form are of the size ``otherwise``, by default none: a job in memory may hold them.
+    What has no JSON form, which a job in memory may hold, does not count; a size that is known already is given.
     """
-    try:
-        size = len(to_json(shared))
-    except PydanticSerializationError:
-        size = otherwise
+    size = known
+    if size is None:
+        size = sum(_size(value) + len(key) + 4 for key, value in shared.items())  # with quotes, a colon, a comma
     if size > most:
         raise StateError(
             f"{where}: the state takes {size:,} bytes as JSON, more than max_state_bytes={most:,}; keep large things "
@@ -137,16 +218,8 @@ def check_size(shared: dict[str, Any], most: int, where: str, otherwise: int = 0
         )
 
 
-def checked_change(
-    schema: StateSchema, shared: Mapping[str, Any], values: dict[str, Any], removed: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return the values to write for a change of shared data under a schema; keys that are no fields stay as they are.
-
-    Raises StateError when a value is not valid, or a field would be removed.
-    """
-    for name in removed:
-        if name in schema.fields:
-            raise StateError(f"{schema.where}: field {name!r} of the state {schema.model.__name__} cannot be removed")
-    fields = {name: value for name, value in values.items() if name in schema.fields}
-    beside = {name: value for name, value in values.items() if name not in schema.fields}
-    return {**beside, **schema.checked(shared, fields)} if fields else beside
+def _size(value: Any) -> int:
+    try:
+        return len(to_json(value, fallback=lambda unknown: None, bytes_mode="base64"))
+    except Exception:  # it contains itself, or a serializer of its own raises
+        return 0

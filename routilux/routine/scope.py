@@ -95,6 +95,9 @@ class Scope(Protocol):
     def commit_draft(self) -> None:
         """Write what the handler has changed in its working copy of the state."""
 
+    def read(self, key: str, default: Any) -> Any:
+        """Return a value of the shared data, as this handler sees them, or ``default``."""
+
     def note_read(self, area: str | None, key: str | None) -> None:
         """Remember that a key, or a whole area, was read."""
 

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NoReturn, Protocol
 
 from pydantic import BaseModel
 
 from ..core.job_record import Activation
-from .drafts import Draft, face_of
-from .store import MISSING, Store
+from ..errors import StateError
+from .drafts import MISSING, EditDraft
 from .store import Acting as StoreActing
+from .store import PendingEdit, Store
 
 
 class Acting(StoreActing, Protocol):
     """A turn on the event loop, as far as a store knows it."""
 
-    async def begin_edit_async(self) -> Activation:
-        """Become the only one that edits, and return it."""
+    async def begin_edit_async(self, activation: Activation) -> EditDraft:
+        """Become the only one that edits, and return the draft of the edit."""
 
 
 class AsyncStore:
     """The shared data of the job that a coroutine handler runs in. See `Store` for paths and errors."""
 
-    __slots__ = ("_store", "_turn")
+    __slots__ = ("_activation", "_store", "_turn")
 
-    def __init__(self, turn: Acting) -> None:
+    def __init__(self, turn: Acting, activation: Activation) -> None:
         self._turn = turn
-        self._store = Store(turn)
+        self._activation = activation
+        self._store = Store(turn, activation)
 
     async def get(self, path: str, default: Any = MISSING) -> Any:
         """Return a copy of what a path leads to, or ``default``. Raises what `Store.get` does."""
@@ -50,25 +52,32 @@ class AsyncStore:
         """Remove all keys; with a schema, give every field its default."""
         self._store.clear()
 
-    @asynccontextmanager
-    async def edit_state(self) -> AsyncIterator[Any]:
+    def edit_state(self) -> AsyncEdit:
         """Edit the state atomically: ``async with ctx.store.edit_state() as state: state.count += 1``.
 
         The same as `Store.edit_state`; other handlers go on while this one waits for its turn to edit.
         """
-        turn = self._turn
-        activation = await turn.begin_edit_async()
-        draft: Draft | None = None
-        since = 0
-        try:
-            values, since = turn.snapshot()
-            schema = turn.job.plan.state_schema
-            if schema is not None:
-                values = schema.fields_of(values)
-            draft = Draft(values, touch=lambda key: None)
-            yield face_of(draft, schema)
-        except BaseException:
-            draft = None
-            raise
-        finally:
-            turn.end_edit(activation, draft, since)
+        self._turn.acting_for(self._activation, "store.edit_state()")
+        return AsyncEdit(self._turn, self._activation)
+
+
+class AsyncEdit(PendingEdit):
+    """An edit of the state by a coroutine handler: ``async with`` gives the state to edit."""
+
+    __slots__ = ()
+    _turn: Acting
+    _usage = "async with ctx.store.edit_state() as state:"
+
+    async def __aenter__(self) -> Any:
+        return self._begun(await self._turn.begin_edit_async(self._activation))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(self._turn, keep=kind is None)
+
+    def __enter__(self) -> NoReturn:
+        raise StateError(f"{self._where()}: this is a coroutine handler: use '{self._usage}'")
+
+    def __exit__(self, *raised: object) -> None:
+        pass

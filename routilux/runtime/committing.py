@@ -80,7 +80,7 @@ class Committing(Operations):
     def commit_changes(self, error: BaseException | None) -> BaseException | None:
         """Commit in-place changes of the state, also those of a handler that raised; return the first error."""
         try:
-            self.commit_draft()
+            self.end_state()
         except Exception as refused:
             return error or refused
         return error

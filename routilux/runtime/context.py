@@ -8,6 +8,7 @@ from ..core.job_record import Activation
 from ..errors import ContextError
 from ..routine.scope import ExecutionContext
 from .async_store import AsyncStore
+from .drafts import EditDraft
 from .job_state import JobState
 from .store import Acting as StoreActing
 from .store import Store
@@ -43,8 +44,8 @@ class ActingTask(Acting, Protocol):
     async def ease(self) -> None:
         """Wait for room in the queue."""
 
-    async def begin_edit_async(self) -> Activation:
-        """Become the only one that edits, and return it."""
+    async def begin_edit_async(self, activation: Activation) -> EditDraft:
+        """Become the only one that edits, and return the draft of the edit."""
 
 
 class HandlerContext(ExecutionContext):
@@ -155,7 +156,7 @@ class Context(HandlerContext):
     def store(self) -> Store:
         """The state by dotted paths, and atomic edits of it."""
         self._check("store")
-        return Store(self._turn)
+        return Store(self._turn, self._activation)
 
     def flush(self) -> None:
         """Write what was changed in place in ``ctx.state``, and let the queue of the job get shorter when it is full.
@@ -185,7 +186,7 @@ class AsyncContext(HandlerContext):
     def store(self) -> AsyncStore:
         """The state by dotted paths, and atomic edits of it."""
         self._check("store")
-        return AsyncStore(self._turn)
+        return AsyncStore(self._turn, self._activation)
 
     async def flush(self) -> None:
         """Write what was changed in place in ``ctx.state``, and wait while the queue of the job is full.

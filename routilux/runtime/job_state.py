@@ -8,9 +8,10 @@ from typing import Any, overload
 
 from ..core.copying import copy_payload, copy_value
 from ..core.history import Totals, add_up
+from ..core.listening import listening
 from ..core.machine import logged, wrote
 from ..core.numbers import seconds
-from ..core.records import ErrorRecord
+from ..core.records import ErrorRecord, Logged, Wrote
 from ..core.status import JobStatus
 from ..errors import ContextError, ExecutionError, known_names
 from ..routine.scope import Scope, current
@@ -140,11 +141,7 @@ class JobState(Savable):
         """Return a copy of a value of the shared data, or ``default``."""
         _check_key(key)
         scope = self._scope()
-        if scope is not None:
-            scope.commit_draft()
-        with self._job.lock:
-            self._note_read(None, key)
-            value = self._record.shared.get(key, _MISSING)
+        value = self._record.shared.get(key, _MISSING) if scope is None else scope.read(key, _MISSING)
         return default if value is _MISSING else copy_value(value)
 
     def update_shared_data(self, key: str, value: Any) -> None:
@@ -154,6 +151,8 @@ class JobState(Savable):
             ConflictError: when this activation had read the key and another one has changed it since.
             ContextError: while the job runs, anywhere but in one of its handlers.
             ExecutionError: when the key is no string.
+            StateError: when the key is a field of the flow's ``state_schema``, which refuses the value; and inside
+                ``edit_state()``.
         """
         _check_key(key)
         self._write(None, _string_keys({key: value}, "the shared data"))
@@ -172,7 +171,12 @@ class JobState(Savable):
             return
         with self._job.lock:
             self._check_not_running()
-            logged(self._record, entry, self._job.now())
+            fact = Logged(entry, self._job.now())
+            logged(self._record, *fact)
+            if listening.everything:
+                self._job.note(fact)
+        if listening.everything:
+            self._job.notices.tell()
 
     def get_shared_log(self, filter_func: Callable[[dict[str, Any]], bool] | None = None) -> list[dict[str, Any]]:
         """Return copies of the log entries, in order; only those for which ``filter_func(entry)`` is true."""
@@ -304,7 +308,15 @@ class JobState(Savable):
             return
         with self._job.lock:
             self._check_not_running()
+            schema = self._record.plan.state_schema
+            if area is None and schema is not None:
+                where = f"flow {self.flow_id!r}: job {self.job_id!r}"
+                values = schema.changed(self._record.shared, values, (), {}, where)
             wrote(self._record, area, values)
+            if listening.everything:
+                self._job.note(Wrote(area, values))
+        if listening.everything:
+            self._job.notices.tell()
 
     def _check_not_running(self) -> None:
         if not self._record.at_rest:

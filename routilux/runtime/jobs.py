@@ -74,8 +74,11 @@ class Jobs:
         """Return a new job, with what an ended one hands down; or the paused one, going on."""
         if job_state is None:
             return self.new(new)
+        job = self.job_of(job_state)
         if job_state.status.ended:
-            return self.new(new, self.job_of(job_state))
+            return self.new(new, job)
+        if not isinstance(new.entry_id, str) or new.entry_id not in job.record.plan.nodes:
+            self._flow.entry_slot(new.entry_id, None)  # which says what there is
         given = any(each is not None for each in new[1:])
         if job_state.status is not JobStatus.PAUSED or given:
             what = "arguments for a new job cannot be given with it" if given else "it is not paused"
@@ -123,13 +126,14 @@ class Jobs:
     def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
         """Put the initial state over what an earlier job has handed down, and check it."""
         flow = self._flow
+        where = f"flow {flow.flow_id!r}"
         if flow.schema is not None:
             handed = {name: value for name, value in record.shared.items() if name in flow.schema.fields}
-            wrote(record, None, flow.schema.initial({**handed, **plain(given, flow.flow_id)}))
+            wrote(record, None, flow.schema.initial(given, handed, where))
         elif given is not None:
-            wrote(record, None, copy_payload(plain(given, flow.flow_id)))
+            wrote(record, None, copy_payload(plain(given, where)))
         if record.shared:
-            check_size(record.shared, flow.max_state_bytes, flow.flow_id)
+            check_size(record.shared, flow.max_state_bytes, where)
 
     def take_up(self, job_state: JobState) -> Job:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet."""

@@ -216,8 +216,10 @@ def _state_of(
             raise LoadError(f"{reader.subject} has a typed state, and the flow no state_schema")
         return {}
     if data is not None:
-        return dict(reader.state(schema.model, data, "the state").__dict__)
+        state = reader.state(schema.model, data, "the state")
+        return {name: state.__dict__[name] for name in schema.model.model_fields}
     try:
-        return schema.initial({name: value for name, value in shared.items() if name in schema.fields})
+        given = {name: value for name, value in shared.items() if name in schema.fields}
+        return schema.initial(given, {}, reader.subject)
     except StateError as error:
         raise LoadError(f"{reader.subject} was saved without a state_schema: {error}") from error

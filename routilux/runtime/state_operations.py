@@ -2,178 +2,295 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..core.copying import copy_payload
+from ..core.copying import copy_payload, copy_value
 from ..core.job_record import Activation
-from ..core.machine import deferred, emitted, wrote
+from ..core.machine import deferred, emitted
 from ..core.paths import replaced
 from ..core.plan import EventPlan
 from ..core.records import Deferred, Emitted
-from ..errors import ConflictError, StateError
-from ..graph.schema import checked_change
-from .acting import ActingTurn
-from .drafts import Draft, face_of
+from ..errors import StateError
+from ..graph.models import Origins, carried, paired
+from ..graph.schema import plain
+from .drafts import MISSING, Draft, EditDraft, WorkingCopy
+from .faces import face_of
 from .job import Job
+from .state_writes import Area, Change, StateWrites
 
-Area = str | None  # a routine id, or None for the shared data
-Change = Callable[[dict[str, Any]], tuple[dict[str, Any], tuple[str, ...]]]  # shared data -> what to set, and remove
 HeldEmissions = list[tuple[EventPlan, dict[str, Any], bool, bool]]  # event, data, isolate, deferred
 
 
-class StateOperations(ActingTurn):
-    """Writes, the working copy, and edits, with what is needed to see that no update is lost.
+class StateOperations(StateWrites):
+    """Reads, writes, the working copy, and edits.
 
-    ``reads`` and ``own`` hold the revisions at which this activation has read, and itself written, keys of an area (or,
-    with None for the key, the whole area). ``held`` are emissions that have not left yet.
+    ``editing`` is the state inside an open edit, ``given`` the model that was handed out last as a copy of the whole
+    state. ``held`` are emissions that have not left yet. ``state_used`` is set by whatever is to be seen to when the
+    handler has returned.
     """
 
-    __slots__ = ("draft", "editing", "face", "held", "held_before", "own", "reads")
+    __slots__ = ("editing", "face", "given", "held", "held_before", "state_used")
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.held: HeldEmissions | None = None
-        self.reads: dict[tuple[Area, str | None], int] = {}
-        self.own: dict[tuple[Area, str], int] = {}
-        self.draft: Draft | None = None
         self.face: Any = None
-        self.editing = False
+        self.given: tuple[Any, Origins] | None = None
+        self.editing: EditDraft | None = None
         self.held_before: HeldEmissions | None = None
+        self.state_used = False
 
-    def note_read(self, area: Area, key: str | None) -> None:
-        """Remember which revision of a key, or of a whole area, was read. The caller holds the lock."""
-        self.reads[area, key] = self.record.revision
+    def acting_for(self, activation: Activation, what: str) -> None:
+        """Raise ContextError unless this thread runs this activation now."""
+        if self.acting(what) is not activation:
+            raise self.not_acting(what)
 
-    def write(self, area: Area, values: dict[str, Any], removed: tuple[str, ...] = ()) -> None:
-        """Set and remove keys, unless one that this activation has read was changed by another since."""
-        activation = self.acting("a write")
-        if area is None:
-            self.commit_draft()
-        self._write(activation, area, lambda shared: (values, removed))
+    def admit(self, draft: Draft) -> None:
+        """Raise unless this thread may use a draft now: its activation acts, and the draft is the one to use."""
+        if self.acting("the state") is not draft.activation:
+            raise self.not_acting("the state")
+        if draft is not (self.draft if self.editing is None else self.editing):
+            raise StateError(
+                f"{draft.where()}: "
+                + (
+                    "this is the state of an edit that is over; use ctx.state, or edit_state() again"
+                    if self.editing is None
+                    else "inside edit_state(), read and change the state that it gives (ctx.state is the same there)"
+                )
+            )
+
+    def _still(self, activation: Activation) -> None:
+        """Raise ContextError when this thread was given up meanwhile. The caller holds the lock."""
+        if self.activation is not activation or not self.here():
+            raise self.not_acting("the state")
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def read(self, key: str, default: Any) -> Any:
+        """Return a value of the shared data, which is not to be changed, or ``default``."""
+        activation = self.acting("a read")
+        if self.editing is not None:
+            if self.schema is not None and key not in self.schema.fields:
+                return self.record.shared.get(key, default)
+            return self.editing.load(key) if self.editing.has(key) else default
+        self.commit_draft()
+        with self.job.lock:
+            self._still(activation)
+            self.note_read(None, key)
+            value, revision = self.record.shared.get(key, MISSING), self.record.revision
+        self._written((key,), {} if value is MISSING else {key: value}, revision, by_another=True)
+        return default if value is MISSING else value
+
+    def read_all(self) -> Any:
+        """Return a copy of the whole state: a model with a schema, a dict without one."""
+        activation, schema = self.acting("store.get_state()"), self.schema
+        if self.editing is not None:
+            return copy_value(self.editing.face)
+        self.commit_draft()
+        values, revision = self._snapshot(activation, read=True)
+        if self.draft is not None:
+            self.draft.was_read(dict(values), revision)
+        copied = copy_payload(values)
+        if schema is None:
+            return copied
+        origins: Origins = {}
+        if schema.checked.with_models:
+            paired(copied, values, origins)
+        self.given = (schema.instance(copied), origins)
+        self.state_used = True
+        return self.given[0]
+
+    def _snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
+        with self.job.lock:
+            self._still(activation)
+            values, revision = dict(self.record.shared), self.record.revision
+            if read:
+                self.note_read(None, None)
+        return values if self.schema is None else self.schema.fields_of(values), revision
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def write(self, area: Area, values: dict[str, Any]) -> None:
+        """Set keys, unless one that this activation has read was changed by another since."""
+        if area is not None:
+            self.write_routine_state(area, values)
+        else:
+            self._write(self._writing("update_shared_data()"), values)
 
     def replace(self, parts: list[str], value: Any, path: str) -> None:
-        """Set what a path into the shared data leads to."""
-        activation = self.acting("store.set()")
-        self.commit_draft()
+        """Set what a path into the shared data leads to; the value is nobody else's."""
+        activation = self._writing("store.set()")
         first, rest = parts[0], parts[1:]
-
-        def make(shared: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-            return {first: replaced(shared.get(first, {}), rest, value, path)}, ()
-
-        self._write(activation, None, make)
-
-    def snapshot(self) -> tuple[dict[str, Any], int]:
-        """Return the shared data as they are, not copied, and their revision."""
-        with self.job.lock:
-            return dict(self.record.shared), self.record.revision
-
-    def _write(self, activation: Activation, area: Area, make: Change, since: int | None = None) -> None:
-        """Commit what ``make`` makes of the shared data; again, when they have changed while it was checked.
-
-        ``since`` is the revision that an edit began with; without it, what was read when is known key by key.
-        """
-        record, schema = self.record, self.job.plan.state_schema if area is None else None
-        while True:
-            # Values in the record are replaced, never changed, so they can be read without the lock; whether they
-            # were all of one moment is checked afterwards.
-            revision = record.revision
-            values, removed = make(record.shared)
-            if schema is not None:
-                values = checked_change(schema, record.shared, values, removed)
-            with self.job.lock:
-                self.check(activation)
-                if record.closed:
-                    return
-                if area is None and revision != record.revision:
-                    continue
-                for key in (*values, *removed):
-                    self._check_conflict(activation, area, key, since)
-                wrote(record, area, values, removed)
-                for key in (*values, *removed):
-                    self.own[area, key] = record.revision
-            if self.draft is not None and area is None:
-                if schema is not None:
-                    values = {key: value for key, value in values.items() if key in schema.fields}
-                self.draft.renew(values, removed)
+        if not rest:
+            self._write(activation, {first: value})
             return
+        self.commit_draft()
 
-    def _check_conflict(self, activation: Activation, area: Area, key: str, since: int | None) -> None:
-        seen = since
-        if seen is None:
-            seen = max(self.reads.get((area, key), -1), self.reads.get((area, None), -1))
-        version = self.record.versions.get((area, key), 0)
-        if 0 <= seen < version and self.own.get((area, key)) != version:
-            raise self._conflict(activation, area, key)
+        def make(now: Mapping[str, Any]) -> Change:
+            current = {} if now[first] is MISSING else now[first]
+            if self.schema is None:
+                return Change({first: replaced(current, rest, value, path, {})})
+            own, origins, made = copy_value(current), Origins(), Origins()  # validators are to see
+            paired(own, current, origins)
+            new = replaced(own, rest, value, path, made)
+            for key, (each, copied) in made.items():
+                if id(copied) in origins:
+                    origins[key] = (each, origins[id(copied)][1])
+            return Change({first: new}, origins=origins)
+
+        written = self.write_shared(activation, (first,), make, depends=(first,))
+        if written is not None:
+            self._written(written[0], *written)
+
+    def replace_all(self, state: Any) -> None:
+        """Set the whole state."""
+        activation = self._writing("store.set_state()")
+        self.commit_draft()
+        schema, where = self.schema, self.where(activation.slot)
+        new = plain(state, f"{where}: store.set_state()")
+        known = tuple(new) if schema is None else schema.checked.fields
+        gone = tuple(key for key in list(self.record.shared) if key not in new) if schema is None else ()
+        origins = self.given[1] if self.given is not None and self.given[0] is state else None
+
+        def make(now: Mapping[str, Any]) -> Change:
+            if schema is None:
+                return Change(copy_payload(new), gone)
+            return Change(schema.replaced(now, state, origins, where), valid=True)
+
+        whole = self.reads.get((None, None))  # what the new state was made from, if it was
+        seen = None if whole is None else lambda key: whole
+        keys = (*known, *gone)
+        written = self.write_shared(activation, keys, make, seen=seen, depends=keys if schema is not None else ())
+        if written is not None:
+            self._written({**written[0], **dict.fromkeys(gone)}, *written)
+
+    def assign(self, draft: WorkingCopy, key: str, value: Any) -> None:
+        """Write a value that was assigned in the working copy."""
+        self._write(draft.activation, {key: value}, assigned=True)
+
+    def unset(self, draft: WorkingCopy, key: str) -> None:
+        """Write that a key was removed in the working copy."""
+        self._write(draft.activation, {}, (key,))
+
+    def commit_draft(self) -> None:
+        """Write what was changed in place in the working copy, which goes on to hold it."""
+        if self.draft is not None and self.editing is None:
+            self._write(self.draft.activation, {})
+
+    def _writing(self, what: str) -> Activation:
+        activation = self.acting(what)
+        if self.editing is not None:
+            raise StateError(
+                f"{self.where(activation.slot)}: {what} inside edit_state() would be no part of the edit; change the "
+                f"state that edit_state() gives"
+            )
+        return activation
+
+    def _write(
+        self, activation: Activation, values: dict[str, Any], removed: tuple[str, ...] = (), *, assigned: bool = False
+    ) -> None:
+        """Write values, with what was changed in place before. ``assigned`` ones may be anybody's."""
+        draft = self.draft
+        pending: dict[str, Any] = {}
+        if draft is not None:
+            if draft.lost:
+                draft.check_lost((*values, *removed))
+            changed = draft.changed_in_place()
+            pending = {key: now for key, now in changed.items() if key not in values and key not in removed}
+        if not pending and not values and not removed:
+            return
+        taken = {**pending, **values} if assigned else pending  # handlers have hold of these
+
+        def make(now: Mapping[str, Any]) -> Change:
+            new, origins = carried(taken, draft.origins) if draft is not None else ({}, {})
+            if not assigned:  # the values are nobody else's; validators may change them, and run again
+                new.update(values if self.schema is None else copy_payload(values))
+            return Change(new, removed, origins)
+
+        keys = (*pending, *values, *removed)
+        write = self.write_shared(activation, keys, make, in_place=frozenset(pending))
+        if write is None:
+            return
+        written, revision = write
+        if draft is not None:
+            for key in pending:
+                draft.was_committed(key, written[key], revision)
+            if assigned:
+                for key, value in values.items():
+                    draft.was_assigned(key, value, written[key], revision)
+            if not assigned or len(written) > len(taken):
+                self._written([key for key in (*written, *removed) if key not in taken], written, revision)
+
+    def _written(
+        self, keys: Iterable[str], written: Mapping[str, Any], revision: int, *, by_another: bool = False
+    ) -> None:
+        """Tell the working copy of the values of keys in the record; those without a value are not there."""
+        draft = self.draft
+        if draft is not None:
+            for key in keys:
+                if draft.schema is None or key in draft.schema.fields:
+                    draft.was_written(key, written.get(key, MISSING), revision, by_another=by_another)
 
     # --- the working copy, and edits ------------------------------------------------------------------------------
 
     def state(self) -> Any:
-        """Return the working copy of the state for this activation: a model with a schema, else a mapping."""
-        self.acting("state")
-        schema = self.job.plan.state_schema
+        """Return what a handler sees as ``ctx.state``: a model with a schema, else a mapping."""
+        activation = self.acting("state")
+        if self.editing is not None:
+            return self.editing.face
         if self.draft is None:
-            values, since = self.snapshot()
-            if schema is not None:
-                values = schema.fields_of(values)
-
-            def touch(key: str) -> None:
-                self.reads[None, key] = since
-
-            def assign(values: dict[str, Any], removed: tuple[str, ...]) -> None:
-                self.write(None, copy_payload(values), removed)
-
-            self.draft = Draft(values, touch, assign)
-            self.face = face_of(self.draft, schema)
+            draft = WorkingCopy(self, activation, *self._snapshot(activation), self.schema)
+            self.face = face_of(draft)
+            with self.job.lock:
+                self._still(activation)
+                self.draft = draft
+                self.state_used = True
         return self.face
 
-    def commit_draft(self) -> None:
-        """Write what was changed in place, which the draft goes on to hold."""
-        draft = self.draft
-        if draft is not None:
-            changes = copy_payload(draft.changes())
-            if changes:
-                self.draft = None  # it is not to be renewed by its own changes
-                try:
-                    self._write(self.acting("a write"), None, lambda shared: (changes, ()))
-                finally:
-                    self.draft = draft
-                draft.committed({key: self.record.shared.get(key) for key in changes})
-
-    def begin_edit(self) -> Activation:
-        """Become the only activation of the job that edits, and return it; emissions are held from now on."""
-        activation = self.before_edit()
+    def begin_edit(self, activation: Activation) -> EditDraft:
+        """Become the only activation of the job that edits, and return its draft; emissions are held from now on."""
+        self.before_edit(activation)
         self.job.edits.take(activation, self.check)
-        self.edit_begun()
-        return activation
+        try:
+            return self.open_edit(activation)
+        except BaseException:
+            self.job.edits.give(activation)
+            raise
 
-    def before_edit(self) -> Activation:
-        """Return the activation, which may ask to be the one that edits."""
-        activation = self.acting("store.edit_state()")
-        self.commit_draft()
-        if self.editing:
+    def before_edit(self, activation: Activation) -> None:
+        """Raise unless this activation may ask to be the one that edits, and commit its working copy."""
+        self.acting_for(activation, "store.edit_state()")
+        if self.editing is not None:
             raise StateError(f"{self.where(activation.slot)}: edit_state() inside edit_state(): edits cannot be nested")
-        return activation
+        self.commit_draft()
 
-    def edit_begun(self) -> None:
-        """Note that this activation edits; its emissions are held from now on."""
-        self.editing = True
-        self.held_before = self.held
-        self.held = [*(self.held or ())]
+    def open_edit(self, activation: Activation) -> EditDraft:
+        """Begin an edit of the activation whose turn it is to edit."""
+        values, since = self._snapshot(activation)
+        draft = EditDraft(self, activation, values, since, self.schema)
+        draft.face = face_of(draft)
+        with self.job.lock:
+            self._still(activation)
+            self.held_before = self.held
+            self.held = [*(self.held or ())]
+            self.editing = draft
+            self.state_used = True
+        return draft
 
-    def end_edit(self, activation: Activation, draft: Draft | None, since: int) -> None:
-        """Commit an edit and let its emissions leave; drop both without a draft, or when the commit is refused."""
-        if self.activation is not activation or not self.here():
+    def end_edit(self, draft: EditDraft, *, keep: bool) -> None:
+        """Commit an edit and let its emissions leave; drop both unless it is kept, or when the commit is refused."""
+        activation = draft.activation
+        if self.activation is not activation or not self.here() or self.editing is not draft:
             self.job.edits.give(activation)
             raise self.too_late(activation)
         held, before = self.held or [], self.held_before
-        self.editing = False
+        self.editing = None
         self.held = before
         try:
-            if draft is not None:
-                values, removed = copy_payload(draft.changes()), tuple(draft.removed)
-                if values or removed:
-                    self._write(activation, None, lambda shared: (values, removed), since)
+            self._check_outside(activation, refuse=keep)
+            if keep:
+                self._commit_edit(draft)
                 if before is not None:
                     self.held = held
                 else:
@@ -182,6 +299,61 @@ class StateOperations(ActingTurn):
                         self.release(activation, held)
         finally:
             self.job.edits.give(activation)
+
+    def _commit_edit(self, draft: EditDraft) -> None:
+        changed, removed = draft.changes(), tuple(draft.removed)
+        if not changed and not removed:
+            return
+
+        def make(now: Mapping[str, Any]) -> Change:
+            new, origins = carried(changed, draft.origins)
+            return Change(new, removed, origins)
+
+        def seen(key: str) -> int:
+            if draft.whole or key in draft.read:
+                return draft.since
+            outside = self.seen(key)  # what is set here without a look at it may come from an earlier look
+            return draft.since if outside < 0 else outside
+
+        written = self.write_shared(draft.activation, (*changed, *removed), make, seen=seen)
+        if written is not None:
+            self._written((*written[0], *removed), *written)
+
+    def _check_outside(self, activation: Activation, *, refuse: bool) -> None:
+        """See to it that what was changed in place in the working copy during an edit is not lost silently."""
+        draft = self.draft
+        for key in draft.changed_in_place() if draft is not None else ():
+            assert draft is not None
+            draft.forget(key)
+            if refuse:
+                raise StateError(
+                    f"{self.where(activation.slot)}: key {key!r} was changed through ctx.state inside edit_state(), "
+                    f"which is no part of the edit; change the state that edit_state() gives"
+                )
+
+    def end_state(self) -> None:
+        """Commit what is left to commit when the handler has returned."""
+        draft = self.editing
+        if draft is None:
+            self.commit_draft()
+            return
+        self.editing, self.held = None, self.held_before
+        self.job.edits.give(draft.activation)
+        raise StateError(
+            f"{draft.where()}: edit_state() was entered and not left, so that the edit was dropped; use "
+            f"'with ctx.store.edit_state() as state:'"
+        )
+
+    def drop_state(self) -> None:
+        """Drop what an attempt that was given up has not committed; its thread is not this turn's any more."""
+        with self.job.lock:
+            self.draft = self.editing = None
+
+    def forget_state(self) -> None:
+        """Forget what an activation has done to the state."""
+        self.reads, self.own = {}, {}
+        self.draft = self.face = self.given = self.editing = self.held_before = None
+        self.state_used = False
 
     def release(self, activation: Activation, held: HeldEmissions) -> None:
         """Let held emissions leave. The caller holds the lock."""
@@ -195,11 +367,3 @@ class StateOperations(ActingTurn):
                 made = (activation.delivery.id, event.name, data, isolate)
                 self.job.note(Deferred(*made) if later else Emitted(*made, at), activation)
         self.job.call()
-
-    def _conflict(self, activation: Activation, area: Area, key: str) -> ConflictError:
-        what = f"shared data {key!r}" if area is None else f"key {key!r} of the state of routine {area!r}"
-        return ConflictError(
-            f"{self.where(activation.slot)}: {what} was changed by another activation after this one had read it; "
-            f"writing now would lose that change. Change it inside 'with ctx.store.edit_state() as state:', or let the "
-            f"activation run again (ErrorStrategy.RETRY)"
-        )

@@ -16,6 +16,7 @@ from ..errors import ContextError, HandlerTimeoutError
 from ..routine.scope import Scope, current
 from .committing import Committing
 from .context import AsyncContext
+from .drafts import EditDraft
 from .event_loop import EventLoop, LoopBell
 from .job import Job
 
@@ -119,7 +120,7 @@ class TaskTurn(Committing):
             self.timer.cancel()
         try:
             if self.activation is not None:
-                self._commit(activation, error)
+                self._finish(activation, error)
         except BaseException as broken:
             self.job.interrupted(broken)
         finally:
@@ -128,9 +129,9 @@ class TaskTurn(Committing):
                 self.job.tasks.discard(self)
             self.event_loop.done(self.given_up)
 
-    def _commit(self, activation: Activation, error: BaseException | None) -> None:
+    def _finish(self, activation: Activation, error: BaseException | None) -> None:
         job, record = self.job, self.record
-        if self.draft is not None:
+        if self.state_used:
             error = self.commit_changes(error)
         at = job.now()
         self.activation = None
@@ -176,6 +177,7 @@ class TaskTurn(Committing):
             f"{self.where(slot)}: the handler ran longer than its timeout of {slot.timeout:g} seconds"
         )
         self.activation = None
+        self.drop_state()
         self._give_up()
         self.commit_failure(activation, self.job.now(), error, False)
         if self.task is not None:
@@ -199,13 +201,16 @@ class TaskTurn(Committing):
     def relieve(self) -> None:
         """Let the handler go on emitting: on the loop, only ``await ctx.flush()`` waits for room in the queue."""
 
-    async def begin_edit_async(self) -> Activation:
+    async def begin_edit_async(self, activation: Activation) -> EditDraft:
         """Do as `begin_edit` does; waiting for another editor keeps no other handler waiting."""
-        activation = self.before_edit()
+        self.before_edit(activation)
         while not self.job.edits.try_take(activation, self.check, bell := LoopBell()):
             await bell.wait()
-        self.edit_begun()
-        return activation
+        try:
+            return self.open_edit(activation)
+        except BaseException:
+            self.job.edits.give(activation)
+            raise
 
     async def ease(self) -> None:
         """Wait for room in the queue, which other handlers make."""

@@ -56,7 +56,7 @@ class Turn(Committing):
                         self._handle(slot, activation)
                 except BaseException as raised:
                     error = raised
-                if self.draft is not None:
+                if self.state_used:
                     error = self.commit_changes(error)
                 at = now()
                 self.activation = None
@@ -84,7 +84,7 @@ class Turn(Committing):
                     if activation is not None:
                         activation.started = now()  # its time begins after the listeners'
                 left -= 1
-                if self.reads or self.own or self.nested or self.finish_with or self.draft or self.editing:
+                if self.reads or self.own or self.nested or self.finish_with or self.state_used:
                     self._forget()
         finally:
             current.set(self.outer)
@@ -106,12 +106,9 @@ class Turn(Committing):
         return activation
 
     def _forget(self) -> None:
-        self.reads = {}
-        self.own = {}
+        self.forget_state()
         self.nested = 0
         self.finish_with = None
-        self.draft = self.face = self.held_before = None
-        self.editing = False
 
     def _handle(self, slot: SlotPlan, activation: Activation) -> None:
         """Call the handler of a slot that asks for more than the plain payload."""
@@ -155,6 +152,7 @@ class Turn(Committing):
             return
         self.helper = None
         helper.give_up()
+        self.drop_state()
         raise HandlerTimeoutError(f"{self.where(slot)}: the handler ran longer than its timeout of {timeout:g} seconds")
 
     def relieve(self) -> None:

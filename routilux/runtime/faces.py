@@ -1,0 +1,184 @@
+"""What handlers see of a draft: a model when the state has a schema, a mapping when it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+
+from ..core.copying import StandIn, copy_payload
+from ..errors import StateError
+from ..graph.models import bare, derived
+from ..graph.schema import StateSchema
+from .drafts import Draft
+
+
+class StateMapping(MutableMapping[str, Any], StandIn):
+    """The state of a flow without a schema, as a mapping: keys of the shared data and their values."""
+
+    __slots__ = ("_draft",)
+
+    def __init__(self, draft: Draft) -> None:
+        object.__setattr__(self, "_draft", draft)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._draft.load(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise StateError(f"{self._draft.where()}: the state has string keys, not {key!r}")
+        self._draft.put(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._draft.remove(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._draft.has(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._draft.keys())
+
+    def __len__(self) -> int:
+        return len(self._draft.keys())
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, which becomes ``default`` when there is none."""
+        if not self._draft.has(key):
+            self[key] = default
+        return self._draft.load(key)
+
+    def plain(self) -> dict[str, Any]:
+        """Return a dict of copies of the values."""
+        return copy_payload(self._draft.load_all())
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.plain()
+
+    def __deepcopy__(self, memo: Any) -> dict[str, Any]:
+        return self.plain()
+
+    def __reduce__(self) -> Any:
+        return dict, (self.plain(),)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"the state has no attribute {name!r}; {_keys(name)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise StateError(f"{self._draft.where()}: the state has no attributes to set; {_keys(name)}")
+
+    def __repr__(self) -> str:
+        return repr(self._draft.load_all())
+
+
+def _keys(name: str) -> str:
+    return f"its values are under keys: state[{name!r}], or give the flow a state_schema"
+
+
+class _Access(BaseModel):
+    """Stands behind the user's model in the order of bases, so that what the model does itself comes first."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+            return
+        descriptor = getattr(type(self), name, None)
+        if name not in type(self).model_fields and hasattr(descriptor, "__set__"):
+            descriptor.__set__(self, value)  # type: ignore[union-attr]
+            return
+        draft_of(self).put(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        where = draft_of(self).where()
+        raise StateError(f"{where}: {name!r} cannot be deleted from the state {type(self).__name__}; assign a value")
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        self._refuse(key)
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        self._refuse(key)
+
+    def _refuse(self, key: Any) -> NoReturn:
+        where = draft_of(self).where()
+        raise StateError(f"{where}: the state {type(self).__name__} has fields, not keys: use state.{key}")
+
+
+def typed_face(schema: StateSchema) -> type[BaseModel]:
+    """Return a subclass of the state model whose instances are the faces of drafts.
+
+    Only what a handler has touched lies in an instance's ``__dict__``; whoever asks for all of it gets all of it.
+    """
+    fields = schema.fields
+
+    def __getattribute__(self: Any, name: str) -> Any:
+        if name in fields:
+            return object.__getattribute__(self, "_draft_").load(name)
+        if name == "__dict__":
+            return object.__getattribute__(self, "_draft_").load_all()
+        if name == "__pydantic_private__":
+            return _private(self, schema)
+        if name == "__pydantic_fields_set__":
+            return set(fields)
+        return object.__getattribute__(self, name)
+
+    def plain(self: Any) -> BaseModel:
+        made = schema.instance(copy_payload({name: self.__dict__[name] for name in schema.checked.fields}))
+        if (private := self.__pydantic_private__) is not None:
+            object.__setattr__(made, "__pydantic_private__", copy_payload(private))
+        return made
+
+    def model_copy(self: Any, *, update: Any = None, deep: bool = False) -> BaseModel:
+        return plain(self).model_copy(update=update)
+
+    def __eq__(self: Any, other: object) -> bool:
+        return isinstance(other, schema.model) and plain(self) == (
+            plain(other) if isinstance(other, _Access) else other
+        )
+
+    return derived(  # type: ignore[no-any-return]
+        schema.model,
+        _Access,
+        __slots__=("_draft_",),
+        __getattribute__=__getattribute__,
+        __eq__=__eq__,
+        __hash__=None,
+        __copy__=plain,
+        __deepcopy__=lambda self, memo: plain(self),
+        __reduce_ex__=lambda self, protocol: (_itself, (plain(self),)),
+        model_copy=model_copy,
+    )
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _private(face: Any, schema: StateSchema) -> Any:
+    """Return the private attributes of a face, which are set up when they are first asked for."""
+    private = object.__getattribute__(face, "__pydantic_private__")
+    if private is None and schema.model.__private_attributes__:
+        draft_of(face).owner.admit(draft_of(face))
+        own = schema.model.model_post_init.__name__ != "init_private_attributes"
+        made = schema.instance(copy_payload(face.__dict__) if own else {})
+        private = made.__pydantic_private__
+        object.__setattr__(face, "__pydantic_private__", private)
+    return private
+
+
+def draft_of(face: Any) -> Draft:
+    """Return the draft behind the face of a model."""
+    found: Draft = object.__getattribute__(face, "_draft_")
+    return found
+
+
+def face_of(draft: Draft) -> Any:
+    """Return what a handler works with: a model with a schema, a mapping without one."""
+    schema = draft.schema
+    if schema is None:
+        return StateMapping(draft)
+    assert schema.face is not None
+    made = bare(schema.face, draft.values)
+    object.__setattr__(made, "_draft_", draft)
+    return made

@@ -1,0 +1,168 @@
+"""Writes to the state of a job, and what is needed to see that no update is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ..core.job_record import Activation
+from ..core.machine import wrote
+from ..core.records import Wrote
+from ..errors import ConflictError
+from ..graph.models import Origins
+from ..graph.schema import StateSchema
+from .acting import ActingTurn
+from .drafts import MISSING, WorkingCopy
+from .job import Job
+
+Area = str | None  # a routine id, or None for the shared data
+ROUNDS = 8  # how often a write is validated beside what others write, before it is while they wait
+
+
+class Change(NamedTuple):
+    """A change of shared data.
+
+    ``values`` are to be set, ``removed`` are the keys to be removed. ``origins`` tells which instances in the values
+    are copies of which in the record. ``valid`` values are not validated again.
+    """
+
+    values: dict[str, Any]
+    removed: tuple[str, ...] = ()
+    origins: Origins | None = None
+    valid: bool = False
+
+
+class StateWrites(ActingTurn):
+    """Writes that are refused when they would lose an update.
+
+    ``reads`` and ``own`` hold the revisions at which this activation has read, and itself written, keys of an area (or,
+    with None for the key, the whole area). ``draft``, its working copy, knows what was read through it.
+
+    A thread whose activation was given up may be anywhere in here. So what others may see is changed under the job's
+    lock, after a look at whether it may act, and the rest lies in objects that are made anew for each activation.
+    """
+
+    __slots__ = ("draft", "own", "reads")
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.reads: dict[tuple[Area, str | None], int] = {}
+        self.own: dict[tuple[Area, str], int] = {}
+        self.draft: WorkingCopy | None = None
+
+    @property
+    def schema(self) -> StateSchema | None:
+        """The schema of the shared data, if they have one."""
+        schema: StateSchema | None = self.job.plan.state_schema
+        return schema
+
+    def note_read(self, area: Area, key: str | None) -> None:
+        """Remember which revision of a key, or of a whole area, was read. The caller holds the lock."""
+        self.reads[area, key] = self.record.revision
+
+    def write_routine_state(self, routine_id: str, values: dict[str, Any]) -> None:
+        """Set keys of a routine's state."""
+        activation = self.acting("a write")
+        with self.job.lock:
+            self.check(activation)
+            if not self.record.closed:
+                for key in values:
+                    self._check_conflict(activation, routine_id, key, self._seen(routine_id, key))
+                self._record(routine_id, values, ())
+        if self.noting:
+            self.job.notices.tell()
+
+    def write_shared(
+        self,
+        activation: Activation,
+        keys: tuple[str, ...],
+        make: Callable[[Mapping[str, Any]], Change],
+        *,
+        seen: Callable[[str], int] | None = None,
+        depends: tuple[str, ...] = (),
+        in_place: frozenset[str] = frozenset(),
+    ) -> tuple[dict[str, Any], int] | None:
+        """Commit a change of shared data; return what was written, and its revision. None when the job is closed.
+
+        Args:
+            activation: the one that writes.
+            keys: the keys that it asks for; what validators change with them is not read by anybody before.
+            make: makes the change, given the present values of the keys that it depends on, `MISSING` for those that
+                are not there. It may be called again.
+            seen: tells which revision of a key the activation knows, -1 for none; by default, what it has read.
+            depends: the keys that ``make`` depends on.
+            in_place: keys whose values were changed in place.
+        """
+        schema = self.schema
+        if schema is not None:
+            depends = schema.checked.fields if schema.checked.looks_around else (*depends, *keys)
+        shared, lock = self.record.shared, self.job.lock
+
+        def prepared() -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+            now = {key: shared.get(key, MISSING) for key in depends}
+            change = make(now)
+            if schema is None or change.valid:
+                return now, change.values, change.removed
+            where = self.where(activation.slot)
+            values = schema.changed(now, change.values, change.removed, change.origins or {}, where, in_place)
+            return now, values, change.removed
+
+        for _ in range(ROUNDS):
+            # Validators may be slow, so that they run beside other writers. Values in the record are replaced, never
+            # changed: that they are all still there means that nothing that matters has happened meanwhile.
+            now, values, removed = prepared()
+            with lock:
+                unchanged = all(shared.get(key, MISSING) is value for key, value in now.items())
+                if unchanged:
+                    written = self._commit(activation, keys, values, removed, seen or self.seen)
+            if unchanged:
+                break
+        else:
+            with lock:
+                _, values, removed = prepared()
+                written = self._commit(activation, keys, values, removed, seen or self.seen)
+        if self.noting:
+            self.job.notices.tell()
+        return written
+
+    def _commit(
+        self,
+        activation: Activation,
+        keys: tuple[str, ...],
+        values: dict[str, Any],
+        removed: tuple[str, ...],
+        seen: Callable[[str], int],
+    ) -> tuple[dict[str, Any], int] | None:
+        """Put a change of shared data into the record. The caller holds the lock."""
+        self.check(activation)
+        if self.record.closed:
+            return None
+        for key in keys:
+            self._check_conflict(activation, None, key, seen(key))
+        self._record(None, values, removed)
+        return values, self.record.revision
+
+    def seen(self, key: str) -> int:
+        """Return the latest revision of a key of the shared data that this activation has read; -1 for none."""
+        read = self._seen(None, key)
+        return read if self.draft is None else max(read, self.draft.seen(key))
+
+    def _seen(self, area: Area, key: str) -> int:
+        return max(self.reads.get((area, key), -1), self.reads.get((area, None), -1))
+
+    def _record(self, area: Area, values: dict[str, Any], removed: tuple[str, ...]) -> None:
+        wrote(self.record, area, values, removed)
+        if self.noting:
+            self.job.note(Wrote(area, values, removed))
+        for key in (*values, *removed):
+            self.own[area, key] = self.record.revision
+
+    def _check_conflict(self, activation: Activation, area: Area, key: str, seen: int) -> None:
+        version = self.record.versions.get((area, key), 0)
+        if 0 <= seen < version and self.own.get((area, key)) != version:
+            what = f"shared data {key!r}" if area is None else f"key {key!r} of the state of routine {area!r}"
+            raise ConflictError(
+                f"{self.where(activation.slot)}: {what} was changed by another activation after this one had read it; "
+                f"writing now would lose that change. Change it inside 'with ctx.store.edit_state() as state:', or let "
+                f"the activation run again (ErrorStrategy.RETRY)"
+            )
