@@ -1,5 +1,6 @@
 """routilux: event-driven step graphs that run in your process."""
 
+from .core import version
 from .core.policy import ErrorHandler, ErrorStrategy
 from .core.records import ErrorRecord
 from .core.status import JobStatus
@@ -10,23 +11,27 @@ from .errors import (
     ExecutionError,
     HandlerTimeoutError,
     JobTimeoutError,
+    LoadError,
     PathError,
     PayloadError,
     RoutiluxError,
+    SaveError,
     StateError,
     StatusError,
 )
 from .flow import Flow
 from .graph import Connection, Finding
-from .routine import Event, ExecutionContext, Routine, Slot
+from .routine import Event, ExecutionContext, Resource, Routine, Slot
+from .runtime.async_store import AsyncStore
 from .runtime.clock import Clock
-from .runtime.context import Context
+from .runtime.context import AsyncContext, Context
 from .runtime.engine import Engine
 from .runtime.job_state import JobState
 from .runtime.reports import ExecutionRecord, Output, Performance
 from .runtime.store import Store
+from .store.values import Serializer
 
-__version__ = "0.1.0"
+__version__ = version.VERSION
 
 __all__ = [
     # declaring
@@ -36,9 +41,12 @@ __all__ = [
     "Event",
     "Finding",
     "Flow",
+    "Resource",
     "Routine",
     "Slot",
     # running
+    "AsyncContext",
+    "AsyncStore",
     "Clock",
     "Context",
     "Engine",
@@ -51,6 +59,8 @@ __all__ = [
     "JobStatus",
     "Output",
     "Performance",
+    # saving a job
+    "Serializer",
     # errors
     "ConflictError",
     "ContextError",
@@ -58,9 +68,11 @@ __all__ = [
     "ExecutionError",
     "HandlerTimeoutError",
     "JobTimeoutError",
+    "LoadError",
     "PathError",
     "PayloadError",
     "RoutiluxError",
+    "SaveError",
     "StateError",
     "StatusError",
 ]

@@ -44,6 +44,14 @@ class StatusError(ExecutionError):
     """The job's status does not allow the change that was asked for."""
 
 
+class SaveError(ExecutionError):
+    """A job holds something that cannot be saved."""
+
+
+class LoadError(ExecutionError):
+    """What is to be loaded is no saved job, is damaged, or does not fit the flow."""
+
+
 class HandlerTimeoutError(ExecutionError, TimeoutError):
     """A handler ran longer than the ``timeout`` of its slot."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,13 +15,21 @@ from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options
-from .runtime.dispatcher import refuse_inside, run_to_rest, wait
+from .runtime.dispatcher import rest, run_to_rest, wait
 from .runtime.engine import Engine, default_engine
 from .runtime.faces import typed_face
+from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, new_id
+from .runtime.outputs import OutputHandler, OutputQueue, output_handler
+from .runtime.reports import Output
+from .runtime.resources import Resources
+from .runtime.saving import as_document
+from .store import files
+from .store.files import StrPath
+from .store.values import Serializer
 
-DESCRIBED_OPTIONS = ("execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
+DESCRIBED_OPTIONS = ("version", "execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
 DEFAULT_MAX_PENDING = 10_000
 DEFAULT_MAX_STATE_BYTES = 2**20
@@ -32,6 +40,8 @@ class Flow(Graph):
 
     Args:
         flow_id: the name of the flow; a random one by default.
+        version: which version of the flow this is, in any form; saved with its jobs. A job that was saved by another
+            version is not loaded.
         execution_strategy: ``"sequential"`` runs the handlers of a job one at a time, in the thread that calls
             `execute`; ``"concurrent"`` runs up to ``max_workers`` of them at a time, on that thread
             and on worker threads.
@@ -44,7 +54,7 @@ class Flow(Graph):
             handled. Without, all who get the payload share them.
         state_schema: a pydantic model of the shared data that handlers see as ``ctx.state``; its fields are validated
             at every write. Give all of them defaults.
-        max_state_bytes: how large the shared data may be when a job starts, as JSON.
+        max_state_bytes: how large the shared data may be when a job starts or is saved, as JSON.
         engine: whose threads it uses; those that all flows of the process share by default.
 
     Raises:
@@ -55,6 +65,7 @@ class Flow(Graph):
         self,
         flow_id: str | None = None,
         *,
+        version: str | None = None,
         execution_strategy: str = "sequential",
         max_workers: int = DEFAULT_MAX_WORKERS,
         max_pending: int = DEFAULT_MAX_PENDING,
@@ -67,6 +78,7 @@ class Flow(Graph):
         super().__init__(new_id() if flow_id is None else flow_id)
         where = f"flow {self.flow_id!r}"
         options = {
+            "version": version,
             "execution_strategy": execution_strategy,
             "max_workers": max_workers,
             "max_pending": max_pending,
@@ -75,6 +87,7 @@ class Flow(Graph):
             "max_state_bytes": max_state_bytes,
         }
         check_options(where, options)
+        self.version = version
         self.execution_strategy = execution_strategy
         self.max_workers = max_workers
         self.max_pending = max_pending
@@ -87,6 +100,8 @@ class Flow(Graph):
         if engine is not None and not isinstance(engine, Engine):
             raise DeclarationError(f"{where}: engine must be an Engine, not {engine!r}")
         self.engine = engine if engine is not None else default_engine()
+        self.output_handlers: list[OutputHandler] = []
+        self.resources = Resources(self, self._factories)
         self._jobs = Jobs(self)
 
     # --- running ------------------------------------------------------------------------------------------------
@@ -128,9 +143,34 @@ class Flow(Graph):
             KeyboardInterrupt, SystemExit: when a handler raised it, after the job was recorded as failed.
         """
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
+        refuse_on_loop(self.engine, f"flow {self.flow_id!r}: execute()")
         new = NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
         job = self._jobs.begin(new, job_state)
         run_to_rest(job, limit)
+        return JobState(job)
+
+    async def aexecute(
+        self,
+        entry_id: str,
+        entry_params: Mapping[str, Any] | None = None,
+        *,
+        slot: str | None = None,
+        timeout: float | None = None,
+        job_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        initial_state: Mapping[str, Any] | BaseModel | None = None,
+        job_state: JobState | None = None,
+    ) -> JobState:
+        """Do as `execute` does, without holding up the event loop: ``job_state = await flow.aexecute("source")``.
+
+        Plain handlers run on worker threads, coroutine handlers on the engine's own event loop. When the task that
+        awaits it is cancelled, so is the job.
+        """
+        limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
+        new = NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
+        job = self._jobs.begin(new, job_state)
+        await rest(job, limit)
         return JobState(job)
 
     def start(
@@ -208,14 +248,16 @@ class Flow(Graph):
         return JobState(job)
 
     def shutdown(self, *, cancel: bool = False) -> None:
-        """Wait for the running jobs to end, then let go of the worker threads. No job can be started afterwards.
+        """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.
 
-        With ``cancel``, the jobs are cancelled first, so that only handlers that run are waited for. A second call does
-        nothing.
+        No job can be started afterwards. With ``cancel``, the jobs are cancelled first, so that only handlers that run
+        are waited for. A second call does nothing.
 
         Raises:
             ContextError: inside a handler of one of the jobs.
+            ExecutionError: when closing a resource has raised; the others are closed all the same.
         """
+        refuse_on_loop(self.engine, f"flow {self.flow_id!r}: shutdown()")
         for job in self._jobs.running():
             refuse_inside(job, "shutdown")
         self._jobs.shut_down()
@@ -223,7 +265,10 @@ class Flow(Graph):
             if cancel:
                 job.cancel_unless_ended("the flow was shut down")
             wait(job, None)
-        self.engine.release(self)
+        try:
+            self.resources.close()
+        finally:
+            self.engine.release(self)
 
     def __enter__(self) -> Flow:
         return self
@@ -232,6 +277,34 @@ class Flow(Graph):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown(cancel=error is not None)
+
+    def add_output_handler(self, handler: Callable[[Output], Any] | OutputQueue) -> None:
+        """Give every `Output` that handlers send to a callable, or put it into a queue, as soon as it is recorded.
+
+        It is called by the thread of the handler that has sent it, and holds that handler up until it returns. What
+        it raises is logged, and harms nobody.
+
+        Raises:
+            DeclarationError: when it is no callable and has no ``put``, or when a job of this flow is running.
+        """
+        made = output_handler(handler, f"flow {self.flow_id!r}")
+        self.changing("add an output handler")
+        self.output_handlers.append(made)
+
+    # --- saved jobs ---------------------------------------------------------------------------------------------
+
+    def load(self, path: StrPath, serializer: Serializer | None = None) -> JobState:
+        """Return the job of this flow that `JobState.save` has written to a file. See `JobState.from_dict`.
+
+        Raises:
+            LoadError: when the file is no saved job, is damaged, or does not fit the flow.
+            OSError: when the file cannot be read, FileNotFoundError when there is none.
+        """
+        return self._jobs.restored(files.read(path), f"file {os.fspath(path)!r}", serializer)
+
+    def restore(self, data: Mapping[str, Any], serializer: Serializer | None = None) -> JobState:
+        """Return the job of this flow that `JobState.to_dict` has described: what `JobState.from_dict` does."""
+        return self._jobs.restored(as_document(data), "the saved job", serializer)
 
     # --- as data ------------------------------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ def test_d1_a_context_is_refused_in_another_thread_and_after_the_turn(operation)
 
     state = chain(Step(handler)).execute("r0")
     assert state.status == "completed"
-    with pytest.raises(ContextError, match="returned"):
+    with pytest.raises(ContextError, match="handler is over"):
         operation(kept[0])
     assert state.get_execution_history()[0].emitted == 0
 
@@ -546,18 +546,18 @@ def test_d7_an_emitter_waits_for_another_running_handler_rather_than_pile_up():
 
 
 def test_d7_time_spent_on_others_does_not_count_for_the_emitters_duration():
-    release = threading.Event()
-    threading.Timer(0.05, release.set).start()
-
     def source(step):
         step.emit("output")
         step.emit("output")
 
-    flow = chain(Step(source), Step(lambda step: release.wait(LONG)), max_pending=1)
-    history = flow.execute("r0").get_execution_history()
+    def slow(step):
+        release = threading.Event()
+        threading.Timer(0.05, release.set).start()
+        release.wait(LONG)
+
+    history = chain(Step(source), Step(slow), max_pending=1).execute("r0").get_execution_history()
     durations = {record.routine_id: record.duration for record in history}
-    assert max(record.duration for record in history if record.routine_id == "r1") > 0.02
-    assert durations["r0"] < 0.02
+    assert durations["r0"] < max(record.duration for record in history if record.routine_id == "r1")
 
 
 # --- D8 -----------------------------------------------------------------------------------------------------------

@@ -42,9 +42,8 @@ CLASSES = [Relay, Source, Sink]
 
 def described() -> dict[str, Any]:
     """Return a description that has something of everything."""
-    flow = Flow(
-        "f", execution_strategy="concurrent", max_workers=3, max_pending=7, history_limit=None, copy_payloads=False
-    )
+    options = {"max_workers": 3, "max_pending": 7, "history_limit": None, "copy_payloads": False}
+    flow = Flow("f", version="2024-1", execution_strategy="concurrent", **options)  # type: ignore[arg-type]
     flow.set_error_handler(ErrorHandler(ErrorStrategy.SKIP))
     flow.add_routine(Source(), "source")
     relay = Relay()
@@ -66,6 +65,7 @@ def test_a_description_holds_all_that_was_declared() -> None:
         "format": 1,
         "flow_id": "f",
         "options": {
+            "version": "2024-1",
             "execution_strategy": "concurrent",
             "max_workers": 3,
             "max_pending": 7,

@@ -101,13 +101,15 @@ class Held(NamedTuple):
 class Mailbox:
     """The deliveries that wait for one routine, or for one of its slots that handles several at a time.
 
-    ``tickets`` counts its listings in the job's ready queue plus the turns it has out; it never exceeds ``limit``.
-    A turn that waits for its retry keeps its ticket, which is what holds back the deliveries behind it.
+    ``listing`` is where it is listed when it may take a turn: the record's ``ready``, or its ``on_loop`` when all of
+    its handlers are coroutine functions. ``tickets`` counts its listings plus the turns it has out; it never exceeds
+    ``limit``. A turn that waits for its retry keeps its ticket, which is what holds back the deliveries behind it.
     """
 
     index: int
     limit: int
     timed: bool
+    listing: deque[Mailbox] = field(repr=False, compare=False)
     queue: deque[Delivery] = field(default_factory=deque)
     resumed: deque[Activation] = field(default_factory=deque)
     tickets: int = field(default=0, compare=False)
@@ -116,6 +118,8 @@ class Mailbox:
 @dataclass(slots=True, eq=True)
 class JobRecord:
     """The fold of a job's facts. ``open``: handlers may start. ``closed``: what handlers still do is dropped.
+
+    ``holds`` counts those who keep new handlers of a running job from starting for a while; it is no fact of the job.
 
     ``stopped`` are the activations whose failure ended the job; they run again when it is resumed. ``life`` counts
     those resumptions: a turn of an earlier life has no ticket to give back.
@@ -131,6 +135,7 @@ class JobRecord:
 
     status: JobStatus = JobStatus.PENDING
     open: bool = False
+    holds: int = field(default=0, compare=False)
     closed: bool = False
     started: int | None = None
     finished: int | None = None
@@ -141,6 +146,7 @@ class JobRecord:
 
     mailboxes: list[Mailbox] = field(init=False)
     ready: deque[Mailbox] = field(default_factory=deque, compare=False)
+    on_loop: deque[Mailbox] = field(default_factory=deque, compare=False)
     queued: int = 0
     running: dict[int, Activation] = field(default_factory=dict)
     retrying: dict[int, Activation] = field(default_factory=dict)
@@ -158,7 +164,10 @@ class JobRecord:
     outputs: list[Sent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.mailboxes = [Mailbox(index, box.limit, box.timed) for index, box in enumerate(self.plan.mailboxes)]
+        self.mailboxes = [
+            Mailbox(index, box.limit, box.timed, self.on_loop if box.on_loop else self.ready)
+            for index, box in enumerate(self.plan.mailboxes)
+        ]
 
     @property
     def outstanding(self) -> int:
@@ -168,4 +177,4 @@ class JobRecord:
     @property
     def at_rest(self) -> bool:
         """Whether no handler runs and none will until somebody outside changes the job."""
-        return not self.open and not self.running and self.status is not JobStatus.PENDING
+        return not self.running and self.status not in (JobStatus.RUNNING, JobStatus.PENDING)

@@ -2,8 +2,8 @@
 
 Each takes the record, and the parts of the fact with activations resolved to their objects. The engine calls the
 transitions directly while it runs handlers; `fold` applies facts that were kept. What to do next is in the record
-itself: ``ready`` lists the mailboxes that may take a turn, ``retrying`` the activations that wait for their time.
-The caller holds the job's lock.
+itself: ``ready`` and ``on_loop`` list the mailboxes that may take a turn, ``retrying`` the activations that wait for
+their time. The caller holds the job's lock.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from .job_record import Activation, Delivery, Held, JobRecord, Mailbox
 from .plan import EventPlan, SlotPlan
 from .records import ErrorRecord, Logged, Sent
+from .scheduling import list_waiting
 from .status import JobStatus, check_change
 
 # --- beginning ------------------------------------------------------------------------------------------------
@@ -40,13 +41,13 @@ def _enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate
     record.queued += 1
     if mailbox.tickets < mailbox.limit:
         mailbox.tickets += 1
-        record.ready.append(mailbox)
+        mailbox.listing.append(mailbox)
 
 
 def _change(record: JobRecord, status: JobStatus) -> None:
     check_change(record.job_id, record.status, status)
     record.status = status
-    record.open = status is JobStatus.RUNNING
+    record.open = status is JobStatus.RUNNING and not record.holds
     record.closed = status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
 
 
@@ -106,7 +107,7 @@ def emitted(
         record.queued += 1
         if mailbox.tickets < mailbox.limit:
             mailbox.tickets += 1
-            record.ready.append(mailbox)
+            mailbox.listing.append(mailbox)
 
 
 def renamed(data: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def due(record: JobRecord, activation: Activation) -> None:
     mailbox = record.mailboxes[activation.slot.mailbox]
     mailbox.resumed.append(activation)
     record.queued += 1
-    record.ready.append(mailbox)
+    mailbox.listing.append(mailbox)
 
 
 def ended(
@@ -152,11 +153,14 @@ def ended(
     error: ErrorRecord | None = None,
     stop: bool = False,
     finish: tuple[Any] | None = None,
-) -> None:
-    """An activation is over; the job too, when nothing else is outstanding or the activation ended it."""
-    _remember(record, activation, status, spent, error)
+) -> tuple[Any, ...]:
+    """An activation is over; the job too, when nothing else is outstanding or the activation ended it.
+
+    Returns the history's entry for it.
+    """
+    entry = _remember(record, activation, status, spent, error)
     if record.closed:
-        return
+        return entry
     if error is not None:
         record.errors.append(error)
     if stop:
@@ -167,33 +171,36 @@ def ended(
     elif finish is not None and record.status is not JobStatus.FAILED:
         record.result = finish[0]
         _drop(record)
-        if record.open:
+        if record.status is JobStatus.RUNNING:
             _complete(record, at)
         else:  # a paused job completes when it is resumed
             record.closed = True
-    elif record.open and not record.queued and not record.running and not record.retrying:
+    elif not record.queued and not record.running and not record.retrying and record.status is JobStatus.RUNNING:
         _settle(record, at)
+    return entry
 
 
-def _remember(record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None) -> None:
+def _remember(
+    record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None
+) -> tuple[Any, ...]:
     delivery = activation.delivery
     del record.running[delivery.id]
     began_at = activation.started if activation.first is None else activation.first
-    record.history.append(
-        (
-            delivery.slot.routine_id,
-            delivery.slot.name,
-            activation.event or delivery.slot.name,
-            delivery.payload if activation.data is None else activation.data,
-            began_at,
-            activation.spent + spent,
-            began_at - delivery.at if began_at > delivery.at else 0,
-            "cancelled" if record.closed else status,
-            error,
-            activation.attempt,
-            activation.emitted,
-        )
+    entry = (
+        delivery.slot.routine_id,
+        delivery.slot.name,
+        activation.event or delivery.slot.name,
+        delivery.payload if activation.data is None else activation.data,
+        began_at,
+        activation.spent + spent,
+        began_at - delivery.at if began_at > delivery.at else 0,
+        "cancelled" if record.closed else status,
+        error,
+        activation.attempt,
+        activation.emitted,
     )
+    record.history.append(entry)
+    return entry
 
 
 def _settle(record: JobRecord, at: int) -> None:
@@ -232,6 +239,7 @@ def _drop(record: JobRecord) -> None:
         mailbox.queue.clear()
         mailbox.resumed.clear()
     record.ready.clear()
+    record.on_loop.clear()
     record.retrying.clear()
     record.stopped.clear()
     record.deferred.clear()
@@ -244,7 +252,7 @@ def released(record: JobRecord, mailbox: Mailbox) -> None:
     This is scheduling within a process, not a fact of the job.
     """
     if record.open and len(mailbox.queue) + len(mailbox.resumed) > 0:
-        record.ready.append(mailbox)
+        mailbox.listing.append(mailbox)
     else:
         mailbox.tickets -= 1
 
@@ -314,12 +322,7 @@ def resumed(record: JobRecord, at: int) -> None:
             payload = data if route.rename is None else renamed(data, route.rename)
             _enqueue(record, route.slot, payload, isolate, at, origin)
     record.deferred.clear()
-    for mailbox in record.mailboxes:
-        listed = sum(each is mailbox for each in record.ready)
-        while listed < len(mailbox.queue) + len(mailbox.resumed) and mailbox.tickets < mailbox.limit:
-            mailbox.tickets += 1
-            listed += 1
-            record.ready.append(mailbox)
+    list_waiting(record)
     if not record.outstanding:
         _complete(record, at)
 
@@ -329,6 +332,7 @@ def _revive(record: JobRecord) -> None:
     record.life += 1
     record.finished = record.failure = None
     record.ready.clear()
+    record.on_loop.clear()
     for mailbox in record.mailboxes:
         mailbox.tickets = 0
     for activation in record.retrying.values():

@@ -28,7 +28,9 @@ class SlotPlan(_Shared):
     """One slot of one routine in the flow.
 
     ``direct``: the payload may be passed to the handler as it is. ``holds``: the policy holds emissions back until
-    an attempt has succeeded.
+    an attempt has succeeded. ``on_loop``: the handler is a coroutine function, which runs on the event loop.
+    ``merges``: ``merge`` is a function. ``resources``: parameters of the handler, each with the factory of the resource
+    that it gets.
     """
 
     index: int
@@ -42,6 +44,9 @@ class SlotPlan(_Shared):
     node: NodePlan
     direct: bool
     holds: bool
+    on_loop: bool
+    merges: bool
+    resources: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +68,14 @@ class EventPlan(_Shared):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MailboxPlan(_Shared):
-    """How many deliveries of a mailbox may be handled at a time, and whether any of its slots has a timeout."""
+    """How many deliveries of a mailbox may be handled at a time, and what its handlers are.
+
+    ``timed``: one of its slots has a timeout. ``on_loop``: all of its handlers are coroutine functions.
+    """
 
     limit: int
     timed: bool
+    on_loop: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

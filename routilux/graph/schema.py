@@ -51,6 +51,12 @@ class StateSchema:
             hint = known_names(name, self.fields, "fields")
             raise StateError(f"{where or self.where}: the state {self.model.__name__} has no field {name!r}{hint}")
 
+    def fields_of(self, shared: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of the state among the shared data, in a dict of their own."""
+        if len(shared) == len(self.fields):
+            return dict(shared)
+        return {name: shared[name] for name in self.checked.fields}
+
     def instance(self, fields: dict[str, Any]) -> BaseModel:
         """Return an instance of the model with these values as they are, which become its own."""
         return self.checked.instance(fields)
@@ -199,12 +205,14 @@ def plain(given: object, where: str) -> dict[str, Any]:
     return dict(given)
 
 
-def check_size(shared: dict[str, Any], most: int, where: str) -> None:
+def check_size(shared: dict[str, Any], most: int, where: str, known: int | None = None) -> None:
     """Raise StateError when the shared data take more than ``most`` bytes as JSON.
 
-    What has no JSON form, which a job in memory may hold, does not count.
+    What has no JSON form, which a job in memory may hold, does not count; a size that is known already is given.
     """
-    size = sum(_size(value) + len(key) + 4 for key, value in shared.items())  # with quotes, a colon, a comma
+    size = known
+    if size is None:
+        size = sum(_size(value) + len(key) + 4 for key, value in shared.items())  # with quotes, a colon, a comma
     if size > most:
         raise StateError(
             f"{where}: the state takes {size:,} bytes as JSON, more than max_state_bytes={most:,}; keep large things "

@@ -6,6 +6,7 @@ from _thread import get_ident
 from typing import Any
 
 from ..core.job_record import Activation
+from ..core.listening import listening
 from ..core.plan import SlotPlan
 from ..errors import ContextError
 from .job import Job
@@ -16,10 +17,10 @@ class ActingTurn:
 
     It may while its handler runs, in the handler's own thread, and while the record says that exactly this attempt is
     running. So a handler whose time was up, or whose job has failed meanwhile, is refused whatever it still tries,
-    without anybody having to stop its thread.
+    without anybody having to stop its thread. ``noting``: somebody listens to every fact.
     """
 
-    __slots__ = ("activation", "job", "record", "routine", "thread")
+    __slots__ = ("activation", "job", "noting", "record", "routine", "thread")
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -27,11 +28,16 @@ class ActingTurn:
         self.thread = get_ident()
         self.activation: Activation | None = None
         self.routine: Any = None
+        self.noting = listening.everything
+
+    def here(self) -> bool:
+        """Whether this is the thread, or the task, that the handler runs in."""
+        return get_ident() == self.thread
 
     def acting(self, what: str) -> Activation:
         """Return the activation that runs; raise ContextError elsewhere or later."""
         activation = self.activation
-        if activation is None or get_ident() != self.thread:
+        if activation is None or not self.here():
             raise self.not_acting(what)
         return activation
 
@@ -48,7 +54,7 @@ class ActingTurn:
         """Return the error for an operation outside the turn."""
         return ContextError(
             f"flow {self.job.plan.flow_id!r}: {what} belongs to a handler's own thread, while that handler runs; "
-            f"this is another thread, or the handler has returned"
+            f"this is another thread, or the handler is over"
         )
 
     def too_late(self, activation: Activation) -> ContextError:

@@ -22,6 +22,9 @@ def check_options(where: str, options: Mapping[str, Any]) -> None:
     whole(options["max_workers"], f"{where}: max_workers", 1, MOST_WORKERS)
     whole(options["max_pending"], f"{where}: max_pending", 1, MOST_PENDING)
     whole(options["max_state_bytes"], f"{where}: max_state_bytes", 1)
+    version = options["version"]
+    if version is not None and (not isinstance(version, str) or not version):
+        raise DeclarationError(f"{where}: version must be a non-empty string or None, not {version!r}")
     if options["history_limit"] is not None:
         whole(options["history_limit"], f"{where}: history_limit", 0, MOST_PENDING)
     if not isinstance(options["copy_payloads"], bool):

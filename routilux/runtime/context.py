@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from ..core.job_record import Activation
 from ..errors import ContextError
 from ..routine.scope import ExecutionContext
+from .async_store import AsyncStore
+from .drafts import EditDraft
 from .job_state import JobState
 from .store import Acting as StoreActing
 from .store import Store
@@ -23,19 +25,40 @@ class Acting(StoreActing, Protocol):
     def state(self) -> Any:
         """Return the working copy of the state."""
 
+    def resource(self, name: str) -> Any:
+        """Return a resource of the flow."""
+
     def finish(self, result: Any) -> None:
         """End the job when the turn has succeeded."""
+
+    def flush(self) -> None:
+        """Commit in-place changes, and wait for room in the queue."""
 
     def not_acting(self, what: str) -> ContextError:
         """Return the error for an operation outside the turn."""
 
 
-class Context(ExecutionContext):
-    """The context of one running handler: the value of a parameter annotated with this class, and of
-    `Routine.get_execution_context`.
+class ActingTask(Acting, Protocol):
+    """A turn on the event loop, as far as a context knows it."""
 
-    Its attributes can be read from any thread at any time. Its operations belong to the handler's own thread, and to
-    the time until the handler returns; elsewhere, or later, they raise `ContextError`.
+    def flushing(self) -> bool:
+        """Commit in-place changes, and return whether to `ease`."""
+
+    async def ease(self) -> None:
+        """Wait for room in the queue."""
+
+    async def resource_async(self, name: str) -> Any:
+        """Return a resource of the flow."""
+
+    async def begin_edit_async(self, activation: Activation) -> EditDraft:
+        """Become the only one that edits, and return the draft of the edit."""
+
+
+class HandlerContext(ExecutionContext):
+    """What the contexts of plain and of coroutine handlers have in common.
+
+    Attributes can be read from any thread at any time. Operations belong to the handler's own thread or task, and to
+    the time until the handler is over; elsewhere, or later, they raise `ContextError`.
     """
 
     __slots__ = ("_activation", "_turn")
@@ -102,12 +125,6 @@ class Context(ExecutionContext):
         self._check("state")
         return self._turn.state()
 
-    @property
-    def store(self) -> Store:
-        """The state by dotted paths, and atomic edits of it."""
-        self._check("store")
-        return Store(self._turn, self._activation)
-
     def emit(self, event_name: str, /, **params: Any) -> None:
         """Emit an event of this routine, as `Routine.emit` does."""
         self._check(f"emit({event_name!r})")
@@ -127,4 +144,86 @@ class Context(ExecutionContext):
             raise self._turn.not_acting(what)
 
     def __repr__(self) -> str:
-        return f"<Context of {self.routine_id}.{self.slot_name} in job {self.job_id!r}, attempt {self.attempt}>"
+        where = f"{self.routine_id}.{self.slot_name} in job {self.job_id!r}, attempt {self.attempt}"
+        return f"<{type(self).__name__} of {where}>"
+
+
+class Context(HandlerContext):
+    """The context of one running handler: the value of a parameter annotated with this class, and of
+    `Routine.get_execution_context`.
+
+    Its attributes can be read from any thread at any time. Its operations belong to the handler's own thread, and to
+    the time until the handler returns; elsewhere, or later, they raise `ContextError`.
+    """
+
+    __slots__ = ()
+
+    @property
+    def store(self) -> Store:
+        """The state by dotted paths, and atomic edits of it."""
+        self._check("store")
+        return Store(self._turn, self._activation)
+
+    def resource(self, name: str) -> Any:
+        """Return the resource that `Flow.add_resource` has added under this name; it is made if it is not yet.
+
+        Raises:
+            DeclarationError: when the flow has no resource of this name.
+            ExecutionError: when the flow is shut down, or the resource is needed to build itself.
+            ContextError: outside the handler's turn.
+            Exception: what the factory raises.
+        """
+        self._check(f"resource({name!r})")
+        return self._turn.resource(name)
+
+    def flush(self) -> None:
+        """Write what was changed in place in ``ctx.state``, and let the queue of the job get shorter when it is full.
+
+        Nothing happens under RETRY and SKIP, which keep emissions back until the attempt has succeeded.
+
+        Raises:
+            StateError: inside ``edit_state()``, or when the state refuses the change.
+            ContextError: outside the handler's turn.
+        """
+        self._check("flush()")
+        self._turn.flush()
+
+
+class AsyncContext(HandlerContext):
+    """The context of one running coroutine handler: the value of a parameter annotated with this class.
+
+    It is used as a `Context` is, except that ``store``, ``resource`` and ``flush`` are awaited. Its operations belong
+    to the task that the handler runs in: in tasks that the handler makes, they raise `ContextError`.
+    """
+
+    __slots__ = ()
+
+    _turn: ActingTask
+
+    @property
+    def store(self) -> AsyncStore:
+        """The state by dotted paths, and atomic edits of it."""
+        self._check("store")
+        return AsyncStore(self._turn, self._activation)
+
+    async def resource(self, name: str) -> Any:
+        """Return the resource that `Flow.add_resource` has added under this name; it is made if it is not yet.
+
+        Raises what `Context.resource` does.
+        """
+        self._check(f"resource({name!r})")
+        return await self._turn.resource_async(name)
+
+    async def flush(self) -> None:
+        """Write what was changed in place in ``ctx.state``, and wait while the queue of the job is full.
+
+        A coroutine handler is never held up by ``emit``, so one that emits a great deal awaits this now and then.
+        Nothing happens under RETRY and SKIP, which keep emissions back until the attempt has succeeded.
+
+        Raises:
+            StateError: inside ``edit_state()``, or when the state refuses the change.
+            ContextError: outside the handler's turn.
+        """
+        self._check("flush()")
+        if self._turn.flushing():
+            await self._turn.ease()

@@ -6,10 +6,48 @@ import threading
 from _thread import get_ident
 
 from ..core.job_record import Mailbox
-from ..errors import ContextError
 from ..routine.scope import Scope, current
+from .holding import refuse_inside, refuse_on_loop
 from .job import Job
 from .turn import Turn
+
+
+def serve(job: Job) -> None:
+    """Have the event loop start the coroutine handlers of a job that may start."""
+    # asyncio is dear to import, and most programs have no coroutines
+    from .event_loop import EventLoop
+    from .task_turn import start_tasks
+
+    event_loop = job.engine.event_loop(EventLoop)
+    event_loop.call(start_tasks, job, event_loop)
+
+
+async def rest(job: Job, timeout: float | None) -> None:
+    """Do as `run_to_rest` does, for a task on any event loop: nothing of the job runs there.
+
+    When the task is cancelled, so is the job.
+    """
+    from .event_loop import LoopBell
+
+    bell = LoopBell()
+    try:
+        with job.lock:
+            if job.at_rest:
+                bell.set()
+            else:
+                job.watchers.append(bell)
+                job.call()
+        if not await bell.wait(timeout) and timeout is not None:
+            job.expire(timeout)
+    except BaseException:
+        job.cancel_unless_ended("the task that awaited it was cancelled")
+        raise
+    finally:
+        with job.lock:
+            if bell in job.watchers:
+                job.watchers.remove(bell)
+    if job.interrupt is not None:
+        raise job.interrupt
 
 
 def run_to_rest(job: Job, timeout: float | None) -> None:
@@ -36,38 +74,40 @@ def wait(job: Job, timeout: float | None) -> bool:
     Raises ContextError inside a handler of the job.
     """
     refuse_inside(job, "wait")
+    refuse_on_loop(job.engine, "wait()")
     if timeout is None:
         lend(job)
     else:
         watch(job, timeout)
-    return job.record.at_rest and job.record.status.ended
-
-
-def refuse_inside(job: Job, what: str) -> None:
-    """Raise ContextError when this thread runs a handler of the job, which would wait for itself."""
-    scope: Scope | None = current.get()
-    while scope is not None:
-        if scope.job is job:
-            raise ContextError(
-                f"flow {job.plan.flow_id!r}: {what} inside a handler of job {job.record.job_id!r} would wait for itself"
-            )
-        scope = scope.outer
+    return job.at_rest and job.record.status.ended
 
 
 def lend(job: Job) -> None:
-    """Work for a job on the calling thread until the job has come to rest."""
+    """Work for a job on the calling thread until the job has come to rest.
+
+    Handlers see the context variables of whoever started the job, and cannot change those of this thread.
+    """
+    job.variables.copy().run(_lend, job, current.get())
+
+
+def _lend(job: Job, outer: Scope | None) -> None:
+    current.set(outer)
     thread = get_ident()
     try:
         while True:
             with job.lock:
-                if job.record.at_rest:
+                if job.at_rest:
                     break
                 mailbox = job.join(thread)
                 bell = None
                 if mailbox is None:
                     bell = threading.Event()
                     job.idle.append(bell)
+                    if job.record.on_loop:
+                        job.call_loop()
             if bell is not None:
+                if job.notices.waiting:
+                    job.notices.tell()
                 _sleep(job, bell)
             while mailbox is not None:
                 mailbox = _take_turns(job, mailbox)
@@ -102,7 +142,7 @@ def watch(job: Job, timeout: float) -> bool:
     """Wait for a job to come to rest without working for it; return whether it has within ``timeout`` seconds."""
     bell = threading.Event()
     with job.lock:
-        if job.record.at_rest:
+        if job.at_rest:
             return True
         job.watchers.append(bell)
         job.call()
@@ -112,11 +152,16 @@ def watch(job: Job, timeout: float) -> bool:
     with job.lock:
         if bell in job.watchers:
             job.watchers.remove(bell)
-        return job.record.at_rest
+        return job.at_rest
 
 
 def assist(job: Job) -> None:
     """Work for a job on a worker thread, until there is nothing to do or another job wants the thread."""
+    job.variables.copy().run(_assist, job)
+
+
+def _assist(job: Job) -> None:
+    current.set(None)
     with job.lock:
         job.calling = False
         mailbox = job.join(get_ident())

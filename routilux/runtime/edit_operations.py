@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Mapping
 from typing import Any
 
 from ..core.job_record import Activation
 from ..core.machine import deferred, emitted
 from ..core.plan import EventPlan
+from ..core.records import Deferred, Emitted
 from ..errors import StateError
 from ..graph.models import carried
 from .drafts import EditDraft
@@ -32,16 +32,20 @@ class EditOperations(StateOperations):
 
     def begin_edit(self, activation: Activation) -> EditDraft:
         """Become the only activation of the job that edits, and return its draft; emissions are held from now on."""
-        self.acting_for(activation, "store.edit_state()")
-        if self.editing is not None:
-            raise StateError(f"{self.where(activation.slot)}: edit_state() inside edit_state(): edits cannot be nested")
-        self.commit_draft()
+        self.before_edit(activation)
         self.job.edits.take(activation, self.check)
         try:
             return self.open_edit(activation)
         except BaseException:
             self.job.edits.give(activation)
             raise
+
+    def before_edit(self, activation: Activation) -> None:
+        """Raise unless this activation may ask to be the one that edits, and commit its working copy."""
+        self.acting_for(activation, "store.edit_state()")
+        if self.editing is not None:
+            raise StateError(f"{self.where(activation.slot)}: edit_state() inside edit_state(): edits cannot be nested")
+        self.commit_draft()
 
     def open_edit(self, activation: Activation) -> EditDraft:
         """Begin an edit of the activation whose turn it is to edit."""
@@ -59,7 +63,7 @@ class EditOperations(StateOperations):
     def end_edit(self, draft: EditDraft, *, keep: bool) -> None:
         """Commit an edit and let its emissions leave; drop both unless it is kept, or when the commit is refused."""
         activation = draft.activation
-        if self.activation is not activation or get_ident() != self.thread or self.editing is not draft:
+        if self.activation is not activation or not self.here() or self.editing is not draft:
             self.job.edits.give(activation)
             raise self.too_late(activation)
         held, before = self.held or [], self.held_before
@@ -141,4 +145,7 @@ class EditOperations(StateOperations):
                 deferred(self.record, activation, event, data, isolate)
             else:
                 emitted(self.record, activation, event, data, isolate, at)
+            if self.noting:
+                made = (activation.delivery.id, event.name, data, isolate)
+                self.job.note(Deferred(*made) if later else Emitted(*made, at), activation)
         self.job.call()

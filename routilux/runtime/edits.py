@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from ..core.job_record import Activation, JobRecord
+from .bells import Bell
 from .gate import Gate
 from .pool import WorkerPool
 
@@ -23,21 +24,27 @@ class Edits:
         self._pool = pool
         self._record = record
         self._editor: Activation | None = None
-        self.waiting: list[threading.Event] = []
+        self.waiting: list[Bell] = []
 
     def take(self, activation: Activation, check: Callable[[Activation], None]) -> None:
         """Wait until nobody else edits, and become the editor; ``check`` raises when the activation may not act."""
-        while True:
-            with self._gate:
-                check(activation)
-                editor = self._editor
-                if editor is None or self._record.running.get(editor.delivery.id) is not editor:
-                    self._editor = activation
-                    return
-                bell = threading.Event()
-                self.waiting.append(bell)
+        while not self.try_take(activation, check, bell := threading.Event()):
             with self._pool.sleeping():
                 bell.wait()
+
+    def try_take(self, activation: Activation, check: Callable[[Activation], None], bell: Bell) -> bool:
+        """Become the editor if nobody else edits, and return whether; if not, the bell rings when it is time to retry.
+
+        Raises what ``check`` does when the activation may not act.
+        """
+        with self._gate:
+            check(activation)
+            editor = self._editor
+            if editor is None or self._record.running.get(editor.delivery.id) is not editor:
+                self._editor = activation
+                return True
+            self.waiting.append(bell)
+            return False
 
     def give(self, activation: Activation) -> None:
         """Let the next one edit."""

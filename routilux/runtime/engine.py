@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from _thread import start_new_thread
-from typing import Any
+from _thread import get_ident, start_new_thread
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from ..errors import DeclarationError
 from .clock import Clock
@@ -13,12 +14,27 @@ from .pool import WorkerPool
 from .timers import Timers
 
 
+class Loop(Protocol):
+    """The event loop, as far as an engine knows it. The module that has it imports asyncio, which is dear."""
+
+    @property
+    def thread(self) -> int:
+        """The identifier of its thread."""
+
+    def close(self) -> None:
+        """Let its thread end."""
+
+    def join(self) -> None:
+        """Wait for its thread to end."""
+
+
 class Engine:
     """Threads and time for any number of flows.
 
     Flows use the engine of the process unless they are given one: ``Flow(engine=Engine())``. It has as many worker
-    threads as the largest ``max_workers`` among the flows that use them; they are made on demand, and end when the
-    last of those flows is shut down or garbage collected.
+    threads as the largest ``max_workers`` among the flows that use them, and one more with an event loop for all
+    coroutine handlers. Threads are made on demand, and end when the last of those flows is shut down or garbage
+    collected.
 
     Args:
         clock: where time comes from; the computer's clock by default.
@@ -33,6 +49,7 @@ class Engine:
         self._lock = threading.Lock()
         self._users: dict[weakref.ref[Any], int] = {}
         self._given_up_helpers = 0
+        self._event_loop: Any = None
 
     @property
     def given_up_threads(self) -> int:
@@ -53,15 +70,35 @@ class Engine:
 
     def release(self, user: Any) -> None:
         """Let go of the threads for ``user``, and wait for them to end when it was the last user."""
+        event_loop: Loop | None = self._event_loop
         self._forget(weakref.ref(user))
         self.pool.join()
+        if event_loop is not None and self._event_loop is not event_loop:
+            event_loop.join()
+
+    def event_loop(self, make: Callable[[], Any]) -> Any:
+        """Return the event loop, made by ``make`` when there is none. Raises RuntimeError when that fails."""
+        with self._lock:
+            if self._event_loop is None:
+                self._event_loop = make()
+            return self._event_loop
+
+    def on_event_loop(self) -> bool:
+        """Whether the calling thread is the one with the event loop."""
+        event_loop: Loop | None = self._event_loop
+        return event_loop is not None and event_loop.thread == get_ident()
 
     def _forget(self, key: weakref.ref[Any]) -> None:
         with self._lock:
             if self._users.pop(key, None) is None:
                 return
             limit = max(self._users.values(), default=0)
+            event_loop: Loop | None = None
+            if not self._users:
+                event_loop, self._event_loop = self._event_loop, None
         self.pool.set_limit(limit)
+        if event_loop is not None:
+            event_loop.close()
 
     def _forget_later(self, key: weakref.ref[Any]) -> None:
         # The garbage collector calls this in any thread at any point, also in one that holds a lock of ours.

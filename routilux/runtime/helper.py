@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
 
-from ..routine.scope import Scope, current
 from .engine import Engine
 
 
 class Call:
     """One call of a handler by a helper. ``stirred`` is set when ``done`` or the time budget has changed."""
 
-    __slots__ = ("arguments", "done", "error", "handler", "scope", "stirred")
+    __slots__ = ("arguments", "done", "error", "handler", "stirred", "variables")
 
-    def __init__(self, scope: Scope, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        self.scope = scope
+    def __init__(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        self.variables = copy_context()
         self.handler = handler
         self.arguments = arguments
         self.done = False
@@ -38,9 +38,9 @@ class Helper:
         self._thread.start()
         self.thread: int = self._thread.ident or 0
 
-    def start(self, scope: Scope, handler: Callable[..., Any], arguments: dict[str, Any]) -> Call:
-        """Call a handler on the helper's thread, as part of the turn that ``scope`` is."""
-        self._call = call = Call(scope, handler, arguments)
+    def start(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> Call:
+        """Call a handler on the helper's thread, with the context variables of this one."""
+        self._call = call = Call(handler, arguments)
         self._calls.put(call)
         return call
 
@@ -66,12 +66,10 @@ class Helper:
             call = self._calls.get()
             if call is None:
                 break
-            current.set(call.scope)
             try:
-                call.handler(**call.arguments)
+                call.variables.run(call.handler, **call.arguments)
             except BaseException as error:
                 call.error = error
-            current.set(None)
             call.done = True
             call.stirred.set()
             del call

@@ -2,29 +2,45 @@
 
 All that is here changes under ``lock``. A thread that works for the job is in ``crew``; a thread inside ``execute`` or
 ``wait`` that finds nothing to do is in ``idle``; one that waits inside an ``emit`` for others to shorten the queue is
-in ``pressed``; one that only watches for the end is in ``watchers``. Each of these sleeps on an Event of its own,
-and whoever changes what it waits for sets it.
+in ``pressed``; one that only watches for the end is in ``watchers``; one that holds the job still, and waits for its
+handlers first, is in ``savers``. Each of these sleeps on a bell of its own, and whoever changes what it waits for rings
+it. Coroutine handlers are in ``tasks`` while they run on the event loop, and their activations in ``begun`` before, if
+a thread of the crew has begun them.
 """
 
 from __future__ import annotations
 
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
+from contextvars import Context as Variables
+from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.copying import copy_payload
 from ..core.job_record import Activation, JobRecord, Mailbox
 from ..core.machine import cancelled, due, failed, given_up, inherited, paused, resumed, started
 from ..core.plan import Plan, SlotPlan
-from ..core.records import ErrorRecord
+from ..core.records import ErrorRecord, Fact
+from ..core.scheduling import hold
 from ..core.status import JobStatus
 from ..errors import ExecutionError, JobTimeoutError, StatusError
+from .audience import LEVELS, Notice, audience
+from .bells import Bell
 from .edits import Edits
 from .engine import Engine
 from .gate import Gate
+from .observation import Notices
 from .timers import Timer
+
+
+class Task(Protocol):
+    """A coroutine handler that runs on the event loop."""
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, from any thread."""
 
 
 class Job:
@@ -37,7 +53,9 @@ class Job:
         max_workers: how many threads may run its handlers at the same time.
         max_pending: how many deliveries may be queued before those who emit more have to help or wait.
         assist: what a worker thread does when the job asks for one.
+        serve: has the event loop start the coroutine handlers that may start.
         wait: how a thread waits for the job to end, with a time limit in seconds or None; tells whether it has.
+        tell: tells those who listen what happens.
         on_rest: called, under the lock, when the job has come to rest.
     """
 
@@ -49,7 +67,9 @@ class Job:
         max_workers: int,
         max_pending: int,
         assist: Callable[[Job], None],
+        serve: Callable[[Job], None],
         wait: Callable[[Job, float | None], bool],
+        tell: Callable[[Notice], None],
         on_rest: Callable[[Job], None],
     ) -> None:
         self.flow = flow
@@ -66,15 +86,24 @@ class Job:
         self.calling = False  # a task of this job waits in the pool
         self.roused = False  # a thread in `idle` was woken and is on its way
         self.idle: list[threading.Event] = []
-        self.watchers: list[threading.Event] = []
-        self.pressed: list[threading.Event] = []
+        self.watchers: list[Bell] = []
+        self.pressed: list[Bell] = []
+        self.savers: list[Bell] = []
         self.emitting = 0
+        self.tasks: set[Task] = set()
+        self.begun: deque[Activation] = deque()
+        self.serving = False  # the event loop was asked to start what may start, and has not yet
+        self.variables: Variables = copy_context()  # the context variables of whoever started the job
+        self.notices = Notices(engine, tell, self._told)
+        self._noted_status = record.status
         self.edits = Edits(self.lock, record, engine.pool)
+        self.editors = self.edits.waiting  # at hand, because every activation looks whether there are any
         self.failure: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.interrupt_thread = 0
         self.timers: dict[int, Timer] = {}
         self._assist = assist
+        self._serve = serve
         self._wait = wait
         self._on_rest = on_rest
 
@@ -82,6 +111,9 @@ class Job:
         """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""
         with self.lock:
             started(self.record, slot, payload, isolate, self.now())
+            self.note_status()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job has ended, for ``timeout`` seconds at the most; return whether it has."""
@@ -100,6 +132,8 @@ class Job:
     def next_mailbox(self, thread: int) -> Mailbox | None:
         """Return the mailbox that a thread of the crew takes next; None when it has left the crew."""
         record = self.record
+        if record.on_loop:
+            self.call()
         if not record.ready or not record.open:
             self.leave(thread)
             return None
@@ -121,6 +155,8 @@ class Job:
         it can use, and a chain of single deliveries wakes none for nothing.
         """
         record = self.record
+        if record.on_loop and record.open:
+            self.call_loop()
         if self.roused or self.crew_size >= self.max_workers or not record.ready or not record.open:
             return
         if self.idle:  # also when a task waits in the pool, whose threads may all be asleep in nested jobs
@@ -132,11 +168,38 @@ class Job:
                 self.engine.pool.submit(self.assist)
             except RuntimeError as error:
                 if not self.crew:
-                    raise ExecutionError(
-                        f"flow {self.plan.flow_id!r}: job {record.job_id!r} cannot run: the system gives no thread"
-                    ) from error
+                    raise self._no_thread() from error
             else:
                 self.calling = True
+
+    def call_loop(self) -> None:
+        """Have the event loop start the coroutine handlers that may start, if it is not on its way already."""
+        if not self.serving:
+            self.engine.attach(self.flow, self.flow.max_workers)
+            try:
+                self._serve(self)
+            except RuntimeError as error:
+                raise self._no_thread() from error
+            self.serving = True
+
+    def call_or_fail(self) -> None:
+        """Do as `call` does; where nobody could be told of an error, it fails the job."""
+        try:
+            self.call()
+        except ExecutionError as error:
+            self._fail(error)
+
+    def hand_over(self, activation: Activation) -> None:
+        """Let the event loop run an activation that a thread has begun."""
+        with self.lock:
+            activation.owner = 0
+            self.begun.append(activation)
+            self.call_loop()
+
+    def _no_thread(self) -> ExecutionError:
+        return ExecutionError(
+            f"flow {self.plan.flow_id!r}: job {self.record.job_id!r} cannot run: the system gives no thread"
+        )
 
     def assist(self) -> None:
         """Work for the job on the calling worker thread."""
@@ -154,16 +217,51 @@ class Job:
     def settle(self) -> None:
         """Wake those who wait for what may just have happened. Called after every activation."""
         record = self.record
-        if self.edits.waiting:
+        if self.editors:
             self.edits.ring()
         if not record.open:
             self.stir()
+            if record.closed:
+                self.cancel_tasks()
+            self.note_status()
             if not record.running:
-                self._rest()
+                for saver in self.savers:
+                    saver.set()
+                if self.at_rest:
+                    self._rest()
         elif self.pressed and (
             record.queued <= self.enough_room or record.ready or len(record.running) <= self.emitting
         ):
             self.stir()
+
+    # --- who hears of it ----------------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no handler runs and none will until somebody changes the job, and everybody has heard so."""
+        return self.record.at_rest and not self.notices.pending
+
+    def note(self, fact: Fact, activation: Activation | None = None, detail: Any = None) -> None:
+        """Have listeners told of a fact, soon. The caller holds the lock, and tells after leaving it."""
+        self.notices.waiting.append(Notice(self, fact, activation, detail))
+
+    def note_status(self) -> None:
+        """Have listeners told of a new status, soon. The caller holds the lock, and tells after leaving it."""
+        status, was = self.record.status, self._noted_status
+        if status is not was:
+            self._noted_status = status
+            if audience.hears(LEVELS[status]):
+                self.notices.waiting.append(Notice(self, status, None, was))
+
+    def _told(self) -> None:
+        with self.lock:
+            if self.at_rest:
+                self._rest()
+
+    def cancel_tasks(self) -> None:
+        """Cancel the coroutines that run."""
+        for task in self.tasks:
+            task.cancel()
 
     def stir(self) -> None:
         """Have those who wait inside an ``emit`` look again."""
@@ -179,8 +277,8 @@ class Job:
             self.engine.timers.prune()
         for bell in self.idle:
             bell.set()
-        for bell in self.watchers:
-            bell.set()
+        for watcher in self.watchers:
+            watcher.set()
         self.idle.clear()
         self.watchers.clear()
         self._on_rest(self)
@@ -196,23 +294,54 @@ class Job:
         except RuntimeError as error:
             self._fail(error)
 
+    def _plan_retries(self) -> None:
+        """Plan the retries whose time has come while no handler could start."""
+        for activation in self.record.retrying.values():
+            if activation.delivery.id not in self.timers:
+                self.plan_retry(activation)
+
     def _retry(self, activation: Activation) -> None:
         with self.lock:
             self.timers.pop(activation.delivery.id, None)
-            # While the job is paused the attempt keeps waiting; going on plans it anew.
+            # While the job is paused or held, the attempt keeps waiting; going on plans it anew.
             if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
                 due(self.record, activation)
-                try:
-                    self.call()
-                except ExecutionError as error:
-                    self._fail(error)
-                self.settle()
+                self._go_on()
+        if self.notices.waiting:
+            self.notices.tell()
+
+    def hold(self, saver: Bell) -> None:
+        """Let no handler start; the saver's bell rings when none runs."""
+        with self.lock:
+            self.savers.append(saver)
+            hold(self.record, len(self.savers))
+            self.stir()
+            if not self.record.running:
+                saver.set()
+
+    def let_go(self, saver: Bell) -> None:
+        """Let handlers start again, if the job runs and nobody else holds it."""
+        with self.lock:
+            if saver in self.savers:
+                self.savers.remove(saver)
+                hold(self.record, len(self.savers))
+                if self.record.open:
+                    self._plan_retries()
+                    self._go_on()
+        if self.notices.waiting:
+            self.notices.tell()
+
+    def _go_on(self) -> None:
+        self.call_or_fail()
+        self.settle()
 
     def pause(self, reason: str) -> None:
         """Let running handlers finish and start no more. Raises StatusError when the job does not run."""
         with self.lock:
             paused(self.record, reason)
             self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def resume(self) -> None:
         """Go on with a paused or failed job. No thread is asked to work yet: see `call`.
@@ -227,12 +356,14 @@ class Job:
                     f"handlers still run; wait for them before it is resumed"
                 )
             resumed(record, self.now())
+            if record.open:
+                self.note_status()
             self.failure = self.interrupt = None
-            for activation in record.retrying.values():
-                if activation.delivery.id not in self.timers:
-                    self.plan_retry(activation)
+            self._plan_retries()
             if not record.open:
                 self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def hand_down(self, record: JobRecord) -> None:
         """Give a new job's record a copy of this one's shared data and routine states."""
@@ -246,6 +377,8 @@ class Job:
         with self.lock:
             cancelled(self.record, reason, self.now())
             self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Cancel the job, if it has not ended."""
@@ -253,6 +386,8 @@ class Job:
             if not self.record.status.ended:
                 cancelled(self.record, reason, self.now())
                 self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def expire(self, timeout: float) -> None:
         """Fail the job because its time is up, and stop waiting for the handlers that still run.
@@ -270,16 +405,19 @@ class Job:
                 self.failure = error
                 failed(self.record, describe(error), self.now())
             given_up(self.record, describe(error), self.now())
+            self.cancel_tasks()
             for thread in self.crew:
                 self.engine.pool.give_up(thread)
             self.crew.clear()
             self.crew_size = 0
             self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def interrupted(self, error: BaseException) -> None:
         """Fail the job because of something that is not to be kept from stopping this thread.
 
-        Whatever this thread was doing for the job, it does no longer.
+        Whatever this thread was doing for the job, it does no longer; coroutines are cancelled.
         """
         thread = threading.get_ident()
         self.lock.abandon()
@@ -287,12 +425,16 @@ class Job:
             self.interrupt, self.interrupt_thread = error, thread
             self._fail(error)
             given_up(self.record, describe(error), self.now(), thread)
+            given_up(self.record, describe(error), self.now(), 0)
+            self.cancel_tasks()
             self.leave(thread)
             self.settle()
+        if self.notices.waiting:
+            self.notices.tell()
 
     def _fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""
-        if self.record.open:
+        if self.record.status is JobStatus.RUNNING:
             self.failure = error
             failed(self.record, describe(error), self.now())
 

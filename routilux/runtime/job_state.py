@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, overload
 
 from ..core.copying import copy_payload, copy_value
 from ..core.history import Totals, add_up
+from ..core.listening import listening
 from ..core.machine import logged, wrote
 from ..core.numbers import seconds
-from ..core.records import ErrorRecord
+from ..core.records import ErrorRecord, Logged, Wrote
 from ..core.status import JobStatus
 from ..errors import ContextError, ExecutionError, known_names
 from ..routine.scope import Scope, current
@@ -19,11 +19,12 @@ from . import reports
 from .clock import utc
 from .job import Job
 from .reports import ExecutionRecord, Output, Performance
+from .saving import Savable
 
 _MISSING: Any = object()
 
 
-class JobState:
+class JobState(Savable):
     """One job of a flow: its status, states, data, log, outputs, history and errors.
 
     Reading is possible from any thread, at any time, and gives copies of one moment. Writing is possible inside a
@@ -101,7 +102,7 @@ class JobState:
         """What its handlers sent with ``send_output``, in order."""
         with self._job.lock:
             sent = self._record.outputs[:]
-        return reports.outputs(sent, self._record.epoch)
+        return [reports.output(each, self.job_id, self._record.epoch) for each in sent]
 
     @property
     def pending_count(self) -> int:
@@ -174,7 +175,12 @@ class JobState:
             return
         with self._job.lock:
             self._check_not_running()
-            logged(self._record, entry, self._job.now())
+            fact = Logged(entry, self._job.now())
+            logged(self._record, *fact)
+            if listening.everything:
+                self._job.note(fact)
+        if listening.everything:
+            self._job.notices.tell()
 
     def get_shared_log(self, filter_func: Callable[[dict[str, Any]], bool] | None = None) -> list[dict[str, Any]]:
         """Return copies of the log entries, in order; only those for which ``filter_func(entry)`` is true."""
@@ -182,14 +188,8 @@ class JobState:
             raise ExecutionError(f"get_shared_log: filter_func must be callable, not {filter_func!r}")
         with self._job.lock:
             kept = self._record.log[:]
-        epoch = self._record.epoch
-        entries = []
-        for each in kept:
-            entry = copy_payload(each.entry)
-            entry.setdefault("timestamp", utc(each.at + epoch).isoformat())
-            if filter_func is None or filter_func(entry):
-                entries.append(entry)
-        return entries
+        entries = [reports.log_entry(each, self._record.epoch) for each in kept]
+        return entries if filter_func is None else [entry for entry in entries if filter_func(entry)]
 
     # --- history ----------------------------------------------------------------------------------------------
 
@@ -267,13 +267,14 @@ class JobState:
     def raise_for_status(self) -> None:
         """Raise what failed the job: the handler's own exception; ExecutionError when the job was cancelled.
 
-        Nothing happens when it has completed or goes on.
+        When the job was loaded, there is no exception any more, and it is an ExecutionError that tells what it was.
+        Nothing happens when the job has completed or goes on.
         """
         if self._record.status is JobStatus.CANCELLED:
             because = f": {self._record.reason}" if self._record.reason else ""
             raise ExecutionError(f"flow {self.flow_id!r}: job {self.job_id!r} was cancelled{because}")
-        if self._record.status is JobStatus.FAILED and self._job.failure is not None:
-            raise self._job.failure
+        if self._record.status is JobStatus.FAILED:
+            raise self._job.failure or reports.recorded_failure(self._record)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JobState) and other._job is self._job
@@ -289,7 +290,7 @@ class JobState:
     def _scope(self) -> Scope | None:
         """Return the turn of this job that this thread takes, if it takes one."""
         scope = current.get()
-        return scope if scope is not None and scope.job is self._job and scope.thread == get_ident() else None
+        return scope if scope is not None and scope.job is self._job and scope.here() else None
 
     def _writing_scope(self, what: str) -> Scope | None:
         """Return the turn that a write is part of; refuse one of another thread's turn, or of a turn given up."""
@@ -316,6 +317,10 @@ class JobState:
                 where = f"flow {self.flow_id!r}: job {self.job_id!r}"
                 values = schema.changed(self._record.shared, values, (), {}, where)
             wrote(self._record, area, values)
+            if listening.everything:
+                self._job.note(Wrote(area, values))
+        if listening.everything:
+            self._job.notices.tell()
 
     def _check_not_running(self) -> None:
         if not self._record.at_rest:

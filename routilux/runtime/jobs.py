@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextvars import copy_context
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
@@ -13,32 +14,26 @@ from ..core.copying import copy_payload, needs_copy
 from ..core.history import History
 from ..core.job_record import JobRecord
 from ..core.machine import wrote
-from ..core.plan import Plan
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StatusError
-from ..graph.schema import StateSchema, check_size, plain
+from ..graph.schema import check_size, plain
+from ..store.values import Serializer
 from .arguments import job_id_of, payload_of, text_of
-from .dispatcher import assist, wait
-from .engine import Engine
+from .dispatcher import assist, serve, wait
 from .job import Job
 from .job_state import JobState
+from .saving import Keeper, load_record
+from .telling import tell
 
 
-class Startable(Protocol):
+class Startable(Keeper, Protocol):
     """A flow, as far as its jobs depend on it."""
 
-    flow_id: str
     execution_strategy: str
     max_workers: int
     max_pending: int
-    history_limit: int | None
     copy_payloads: bool
     max_state_bytes: int
-    schema: StateSchema | None
-    engine: Engine
-
-    def plan(self) -> Plan:
-        """Return the compiled form of the flow."""
 
     def entry_slot(self, entry_id: Any, slot: str | None) -> str:
         """Return the slot that an execution from a routine starts with."""
@@ -126,7 +121,7 @@ class Jobs:
         """Return a job around a record, with the options of the flow. It is not counted as running."""
         flow = self._flow
         workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
-        return Job(flow, record, flow.engine, workers, flow.max_pending, assist, wait, self._at_rest)
+        return Job(flow, record, flow.engine, workers, flow.max_pending, assist, serve, wait, tell, self._at_rest)
 
     def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
         """Put the initial state over what an earlier job has handed down, and check it."""
@@ -145,6 +140,7 @@ class Jobs:
         job = self.job_of(job_state)
         self._check_not_shut_down()
         new = self._register(job)
+        job.variables = copy_context()
         try:
             job.resume()
         except BaseException:
@@ -152,6 +148,10 @@ class Jobs:
                 self._at_rest(job)
             raise
         return job
+
+    def restored(self, document: Any, name: str, serializer: Serializer | None) -> JobState:
+        """Return a job that was saved; ``name`` is what the document is called in errors. It does not run."""
+        return JobState(self.job_for(load_record(self._flow, document, name, serializer)))
 
     def job_of(self, job_state: object) -> Job:
         """Return the job that a handle stands for. Raises ExecutionError unless it is one of this flow."""

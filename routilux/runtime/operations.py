@@ -8,9 +8,11 @@ from typing import Any
 from ..core.copying import ATOMS, copy_payload, copy_value, needs_copy
 from ..core.machine import deferred, emitted, logged, sent
 from ..core.plan import EventPlan, SlotPlan
-from ..errors import ExecutionError, PayloadError, known_names
+from ..core.records import Deferred, Emitted, Logged, Sent
+from ..errors import ExecutionError, PayloadError, StateError, known_names
 from ..routine.binding import shortened
-from .context import Context
+from ..routine.resource import Factory
+from .context import Context, HandlerContext
 from .edit_operations import EditOperations
 from .job import Job
 
@@ -28,7 +30,7 @@ class Operations(EditOperations):
         """Let the queue get shorter before the handler goes on emitting."""
         raise NotImplementedError
 
-    def context(self) -> Context:
+    def context(self) -> HandlerContext:
         """Return the context of the activation that this thread runs."""
         return Context(self, self.acting("get_execution_context()"))
 
@@ -44,7 +46,7 @@ class Operations(EditOperations):
                 if value.__class__ not in ATOMS:
                     params, isolate = copy_payload(params), True
                     break
-        job, record = self.job, self.record
+        job, record, noting = self.job, self.record, self.noting
         gate = job.lock
         if not gate.try_enter(False):
             gate.enter()
@@ -54,19 +56,41 @@ class Operations(EditOperations):
             if self.held is not None:
                 self.held.append((event, params, isolate, False))
                 return
-            emitted(record, activation, event, params, isolate, job.now())
-            if record.ready:
-                if job.crew_size < job.max_workers:
-                    job.call()
-                if job.pressed:
-                    job.settle()
+            at = job.now()
+            emitted(record, activation, event, params, isolate, at)
+            if noting:
+                job.note(Emitted(activation.delivery.id, event.name, params, isolate, at), activation)
+            if record.on_loop or (record.ready and job.crew_size < job.max_workers):
+                job.call()
+            if job.pressed:
+                job.settle()
         finally:
             gate.leave()
             if gate.waiting:
                 gate.ring()
+        if noting:
+            job.notices.tell()
         # Replacing the delivery that it came from is an activation's right: only what is more presses.
         if record.queued > job.max_pending and (activation.emitted > 1 or len(event.routes) > 1):
             self.relieve()
+
+    def flush(self) -> None:
+        """Commit in-place changes of the state, and wait for room in the queue when it is full.
+
+        Where emissions are held until the attempt has succeeded, nothing happens.
+        """
+        if self.flushing():
+            self.relieve()
+
+    def flushing(self) -> bool:
+        """Commit what a flush commits, and return whether the queue is so full that the handler has to wait."""
+        activation = self.acting("flush()")
+        if self.editing:
+            raise StateError(f"{self.where(activation.slot)}: flush() inside edit_state(): leave the edit first")
+        if self.held is not None:
+            return False
+        self.commit_draft()
+        return self.record.queued > self.job.max_pending
 
     def emit_deferred(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event when the job is resumed; see `Routine.emit_deferred_event`."""
@@ -80,6 +104,18 @@ class Operations(EditOperations):
                 self.held.append((event, data, isolate, True))
             else:
                 deferred(self.record, activation, event, data, isolate)
+                if self.noting:
+                    self.job.note(Deferred(activation.delivery.id, event.name, data, isolate), activation)
+
+    def resource(self, name: str) -> Any:
+        """Return a resource of the flow, by the name that it was given."""
+        return self.job.flow.resources.get(self.factory_of(name))
+
+    def factory_of(self, name: str) -> Factory:
+        """Return what makes a resource, by its name."""
+        where = self.where(self.acting(f"resource({name!r})").slot)
+        factory: Factory = self.job.flow.resources.named(name, where)
+        return factory
 
     def finish(self, result: Any) -> None:
         """End the job as completed when this turn has succeeded."""
@@ -98,7 +134,12 @@ class Operations(EditOperations):
         with self.job.lock:
             self.check(activation)
             if not self.record.closed:
-                sent(self.record, activation.slot.routine_id, output_type, data, self.job.now())
+                fact = Sent(activation.slot.routine_id, output_type, data, self.job.now())
+                sent(self.record, *fact)
+                if self.noting or self.job.flow.output_handlers:
+                    self.job.note(fact, activation)
+        if self.job.notices.waiting:
+            self.job.notices.tell()
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append to the shared log."""
@@ -106,7 +147,12 @@ class Operations(EditOperations):
         with self.job.lock:
             self.check(activation)
             if not self.record.closed:
-                logged(self.record, entry, self.job.now())
+                fact = Logged(entry, self.job.now())
+                logged(self.record, *fact)
+                if self.noting:
+                    self.job.note(fact, activation)
+        if self.noting:
+            self.job.notices.tell()
 
     def _event(self, slot: SlotPlan, event_name: str, params: dict[str, Any]) -> EventPlan:
         try:

@@ -9,7 +9,9 @@ from typing import Any
 
 from ..core.copying import copy_payload
 from ..core.history import Entry, Totals
-from ..core.records import ErrorRecord, Sent
+from ..core.job_record import JobRecord
+from ..core.records import ErrorRecord, Logged, Sent
+from ..errors import ExecutionError
 from .clock import utc
 
 
@@ -39,6 +41,7 @@ class ExecutionRecord:
 class Output:
     """Something that a handler sent out of the flow with ``send_output``."""
 
+    job_id: str
     routine_id: str
     output_type: str
     data: dict[str, Any]
@@ -80,9 +83,16 @@ def execution_records(entries: Iterable[tuple[Any, ...]], epoch: int) -> list[Ex
     return found
 
 
-def outputs(sent: Iterable[Sent], epoch: int) -> list[Output]:
+def output(sent: Sent, job_id: str, epoch: int) -> Output:
     """Return what was sent, for reading."""
-    return [Output(each.routine_id, each.output_type, copy_payload(each.data), utc(each.at + epoch)) for each in sent]
+    return Output(job_id, sent.routine_id, sent.output_type, copy_payload(sent.data), utc(sent.at + epoch))
+
+
+def log_entry(logged: Logged, epoch: int) -> dict[str, Any]:
+    """Return an entry of the shared log, for reading: with a ``timestamp`` after its own keys unless it has one."""
+    entry = copy_payload(logged.entry)
+    entry.setdefault("timestamp", utc(logged.at + epoch).isoformat())
+    return entry
 
 
 def performance(totals: Totals) -> Performance:
@@ -104,6 +114,13 @@ def performance(totals: Totals) -> Performance:
         wait_p50=totals.waits.quantile(0.5) / 1e9,
         wait_p99=totals.waits.quantile(0.99) / 1e9,
     )
+
+
+def recorded_failure(record: JobRecord) -> ExecutionError:
+    """Return an error that tells what failed a job, of which only the record is left."""
+    where = f"flow {record.plan.flow_id!r}: job {record.job_id!r} failed before it was loaded"
+    failure = record.failure
+    return ExecutionError(where if failure is None else f"{where}: {failure}\n\n{failure.traceback}")
 
 
 def spell(seconds: float) -> str:

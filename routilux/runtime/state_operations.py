@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -55,7 +54,7 @@ class StateOperations(StateWrites):
 
     def _still(self, activation: Activation) -> None:
         """Raise ContextError when this thread was given up meanwhile. The caller holds the lock."""
-        if self.thread != get_ident() or self.activation is not activation:
+        if self.activation is not activation or not self.here():
             raise self.not_acting("the state")
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -103,10 +102,8 @@ class StateOperations(StateWrites):
 
     def _values(self) -> dict[str, Any]:
         """Return the values of the state as they are in the record. The caller holds the lock."""
-        shared, schema = self.record.shared, self.schema
-        if schema is None or len(shared) == len(schema.fields):
-            return dict(shared)
-        return {name: shared[name] for name in schema.checked.fields}
+        schema = self.schema
+        return dict(self.record.shared) if schema is None else schema.fields_of(self.record.shared)
 
     # --- writing --------------------------------------------------------------------------------------------------
 

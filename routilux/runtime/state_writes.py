@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..core.job_record import Activation
 from ..core.machine import wrote
+from ..core.records import Wrote
 from ..errors import ConflictError
 from ..graph.models import Origins
 from ..graph.schema import StateSchema
@@ -68,6 +69,8 @@ class StateWrites(ActingTurn):
                 for key in values:
                     self._check_conflict(activation, routine_id, key, self._seen(routine_id, key))
                 self._record(routine_id, values, ())
+        if self.noting:
+            self.job.notices.tell()
 
     def write_shared(
         self,
@@ -95,7 +98,10 @@ class StateWrites(ActingTurn):
         if schema is None and not depends:
             change = make({})
             with lock:
-                return self._commit(activation, keys, change.values, change.removed, seen)
+                written = self._commit(activation, keys, change.values, change.removed, seen)
+            if self.noting:
+                self.job.notices.tell()
+            return written
         if schema is not None:
             depends = schema.checked.fields if schema.checked.looks_around else (*depends, *keys)
 
@@ -111,14 +117,23 @@ class StateWrites(ActingTurn):
             # changed: that they are all still there means that nothing that matters has happened meanwhile.
             now, values, removed = prepared()
             with lock:
-                for key, value in now.items():
-                    if shared.get(key, MISSING) is not value:
-                        break
-                else:
-                    return self._commit(activation, keys, values, removed, seen)
-        with lock:
-            _, values, removed = prepared()
-            return self._commit(activation, keys, values, removed, seen)
+                unchanged = self._unchanged(now)
+                if unchanged:
+                    written = self._commit(activation, keys, values, removed, seen)
+            if unchanged:
+                break
+        else:
+            with lock:
+                _, values, removed = prepared()
+                written = self._commit(activation, keys, values, removed, seen)
+        if self.noting:
+            self.job.notices.tell()
+        return written
+
+    def _unchanged(self, now: dict[str, Any]) -> bool:
+        """Whether the values of keys are the very ones that they were. The caller holds the lock."""
+        shared = self.record.shared
+        return all(shared.get(key, MISSING) is value for key, value in now.items())
 
     def _commit(
         self,
@@ -147,6 +162,8 @@ class StateWrites(ActingTurn):
 
     def _record(self, area: Area, values: dict[str, Any], removed: tuple[str, ...]) -> None:
         wrote(self.record, area, values, removed)
+        if self.noting:
+            self.job.note(Wrote(area, values, removed))
         for key in (*values, *removed):
             self.own[area, key] = self.record.revision
 

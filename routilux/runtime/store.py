@@ -156,38 +156,29 @@ class Store:
         return PathError(f"{self._turn.where(self._activation.slot)}: {error}")
 
 
-class Edit:
-    """What ``edit_state()`` returns: to be used with ``with``, which gives the state to edit."""
+class PendingEdit:
+    """What ``edit_state()`` returns, until it is entered: it is not the state."""
 
     __slots__ = ("_activation", "_draft", "_turn")
     _activation: Activation
     _draft: EditDraft | None
-    _turn: Acting
+    _usage = "with ctx.store.edit_state() as state:"
 
     def __init__(self, turn: Acting, activation: Activation) -> None:
         object.__setattr__(self, "_turn", turn)
         object.__setattr__(self, "_activation", activation)
         object.__setattr__(self, "_draft", None)
 
-    def __enter__(self) -> Any:
-        draft = self._turn.begin_edit(self._activation)
+    def _begun(self, draft: EditDraft) -> Any:
         object.__setattr__(self, "_draft", draft)
         return draft.face
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _end(self, turn: Acting, *, keep: bool) -> None:
         draft = self._draft
         if draft is None:
             raise ContextError(f"{self._where()}: edit_state() is left without having been entered")
         object.__setattr__(self, "_draft", None)
-        self._turn.end_edit(draft, keep=kind is None)
-
-    async def __aenter__(self) -> NoReturn:
-        raise StateError(f"{self._where()}: this is a plain handler: use 'with ctx.store.edit_state() as state:'")
-
-    async def __aexit__(self, *raised: object) -> None:
-        pass
+        turn.end_edit(draft, keep=keep)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
@@ -207,7 +198,29 @@ class Edit:
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise StateError(f"{self._where()}: edit_state() is entered with 'with ctx.store.edit_state() as state:'")
+        raise StateError(f"{self._where()}: edit_state() is entered with '{self._usage}'")
 
     def _where(self) -> str:
-        return self._turn.where(self._activation.slot)
+        turn: Acting = self._turn
+        return turn.where(self._activation.slot)
+
+
+class Edit(PendingEdit):
+    """An edit of the state by a plain handler: ``with`` gives the state to edit."""
+
+    __slots__ = ()
+    _turn: Acting
+
+    def __enter__(self) -> Any:
+        return self._begun(self._turn.begin_edit(self._activation))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(self._turn, keep=kind is None)
+
+    async def __aenter__(self) -> NoReturn:
+        raise StateError(f"{self._where()}: this is a plain handler: use '{self._usage}'")
+
+    async def __aexit__(self, *raised: object) -> None:
+        pass

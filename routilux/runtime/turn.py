@@ -4,51 +4,49 @@ from __future__ import annotations
 
 import threading
 from _thread import get_ident
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from ..core.copying import copy_payload
 from ..core.job_record import Activation, Mailbox
-from ..core.machine import began, ended, given_up, merged, released, retried
+from ..core.machine import began, ended, released
 from ..core.plan import SlotPlan
-from ..core.policy import ErrorStrategy
-from ..errors import HandlerTimeoutError, PayloadError
-from ..routine.binding import Misfit, shortened
+from ..core.records import Began
+from ..errors import HandlerTimeoutError
 from ..routine.scope import current
-from .context import Context
+from .committing import Committing
 from .helper import Helper
-from .job import Job, describe
-from .operations import Operations
+from .job import Job
 
 BATCH = 128  # deliveries of one mailbox before the others get their turn
 DEEPEST = 8  # how many handlers a thread may run inside one another's emit
 
 
-class Turn(Operations):
+class Turn(Committing):
     """One thread's stay with one mailbox. `run` takes up to ``BATCH`` turns for it."""
 
-    __slots__ = ("depth", "helper", "life", "mailbox", "nested", "nested_since", "outer")
+    __slots__ = ("helper", "outer")
 
     def __init__(self, job: Job, mailbox: Mailbox, depth: int = 0) -> None:
-        super().__init__(job)
-        self.mailbox = mailbox
+        super().__init__(job, mailbox)
         self.depth = depth
-        self.life = job.record.life
         self.outer = current.get()
         self.helper: Helper | None = None
-        self.nested = 0
-        self.nested_since: int | None = None
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
-        record, gate, now = self.record, self.job.lock, self.job.now
+        job, record, gate, now = self.job, self.record, self.job.lock, self.job.now
+        noting, notices = self.noting, job.notices.waiting
         left = BATCH
         current.set(self)
         try:
             with gate:
-                activation = self._next(True)
+                activation = self.following(True)
             while activation is not None:
                 slot = activation.slot
+                if slot.on_loop:
+                    job.hand_over(activation)
+                    break
                 self.routine = slot.node.routine
                 self.held = [] if slot.holds else None
                 self.activation = activation
@@ -61,11 +59,11 @@ class Turn(Operations):
                 except BaseException as raised:
                     error = raised
                 if self.state_used:
-                    error = self._end_state(error)
+                    error = self.commit_changes(error)
                 at = now()
                 self.activation = None
                 if error is not None:
-                    activation = self._failed(activation, at, error, left > 1)
+                    activation = self.commit_failure(activation, at, error, left > 1)
                     error = None  # it refers to this frame
                 else:
                     spent = at - activation.started - self.nested
@@ -75,12 +73,18 @@ class Turn(Operations):
                         if record.running.get(activation.delivery.id) is activation:
                             if self.held:
                                 self.release(activation, self.held)
-                            ended(record, activation, "completed", spent, at, None, False, self.finish_with)
-                        activation = self._next(left > 1)
+                            entry = ended(record, activation, "completed", spent, at, None, False, self.finish_with)
+                            if noting:
+                                self.note_end(activation, "completed", spent, at, None, entry)
+                        activation = self.following(left > 1)
                     finally:
                         gate.leave()
                         if gate.waiting:
                             gate.ring()
+                if notices:
+                    job.notices.tell()
+                    if activation is not None:
+                        activation.started = now()  # its time begins after the listeners'
                 left -= 1
                 if self.reads or self.own or self.nested or self.finish_with or self.state_used:
                     self._forget()
@@ -89,7 +93,7 @@ class Turn(Operations):
             if self.helper is not None:
                 self.helper.close()
 
-    def _next(self, more: bool) -> Activation | None:
+    def following(self, more: bool) -> Activation | None:
         """Start the next activation of the mailbox, or give up its ticket. The caller holds the lock."""
         job, record = self.job, self.record
         activation = None
@@ -97,89 +101,37 @@ class Turn(Operations):
             activation = began(record, self.mailbox, job.now(), self.thread) if more else None
             if activation is None:
                 released(record, self.mailbox)
-        if job.pressed or job.edits.waiting or not record.open:
+            elif self.noting:
+                job.note(Began(self.mailbox.index, activation.started), activation)
+        if job.pressed or job.editors or not record.open:
             job.settle()
         return activation
-
-    def _end_state(self, error: BaseException | None) -> BaseException | None:
-        """Commit in-place changes of the state, also those of a handler that raised; return the first error."""
-        try:
-            self.end_state()
-        except Exception as refused:
-            return error or refused
-        return error
 
     def _forget(self) -> None:
         self.forget_state()
         self.nested = 0
         self.finish_with = None
 
-    def _failed(self, activation: Activation, at: int, error: BaseException, more: bool) -> Activation | None:
-        """Commit an attempt that raised, as its policy says; return the next activation of the batch."""
-        job, record, slot = self.job, self.record, activation.slot
-        spent = at - activation.started - self.nested
-        fatal = isinstance(error, (KeyboardInterrupt, SystemExit))
-        if fatal:
-            job.lock.abandon()
-        action = ErrorStrategy.STOP if fatal else slot.policy.decide(error, activation.attempt)
-        described = describe(error, slot, activation.attempt) if action is not ErrorStrategy.RETRY else None
-        following = None
-        with job.lock:
-            if fatal:
-                job.interrupt, job.interrupt_thread = error, get_ident()
-            if record.running.get(activation.delivery.id) is not activation:
-                following = self._next(more)
-            elif action is ErrorStrategy.RETRY and not record.closed:
-                delay = slot.policy.delay(activation.attempt, f"{record.job_id}:{activation.delivery.id}")
-                job.plan_retry(retried(record, activation, spent, at + int(delay * 1e9)))
-                job.settle()
-            else:
-                stop = action is ErrorStrategy.STOP
-                if stop and not record.status.ended:
-                    job.failure = error
-                status = "skipped" if action is ErrorStrategy.SKIP else "failed"
-                ended(record, activation, status, spent, at, described, stop)
-                if fatal and not self.depth:  # handlers that ran inside this one's emit have been left, too
-                    given_up(record, described or describe(error), at, self.thread)
-                following = self._next(more)
-        if fatal and self.depth:
-            raise error
-        return following
-
     def _handle(self, slot: SlotPlan, activation: Activation) -> None:
         """Call the handler of a slot that asks for more than the plain payload."""
-        if callable(slot.merge) and activation.payload is activation.delivery.payload:
-            self._merge(slot, activation)
-        payload = copy_payload(activation.payload) if activation.isolate else activation.payload
-        try:
-            arguments = slot.binding.bind(payload)
-        except Misfit as misfit:
-            raise PayloadError(f"{self.where(slot)}: {misfit}") from misfit.__cause__
-        if slot.binding.context is not None:
-            arguments[slot.binding.context] = Context(self, activation)
+        arguments = self.arguments(slot, activation)
+        handler = slot.binding.handler if not slot.resources else partial(self._handle_with_resources, slot)
         if slot.timeout is None:
-            slot.binding.handler(**arguments)
+            handler(**arguments)
         else:
-            self._handle_timed(slot, arguments, slot.timeout)
+            self._handle_timed(slot, handler, arguments, slot.timeout)
 
-    def _merge(self, slot: SlotPlan, activation: Activation) -> None:
-        """Let the slot's own function merge the payload into the buffer; again when another turn was faster."""
-        lock, buffers = self.job.lock, self.record.buffers
-        isolated = copy_payload if self.job.plan.copy_payloads else dict
-        while True:
-            with lock:
-                old = buffers.get(slot.index)
-            new = slot.merge(isolated(old or {}), isolated(activation.payload))
-            if not isinstance(new, Mapping) or not all(isinstance(key, str) for key in new):
-                raise PayloadError(f"{self.where(slot)}: the merge function must return a dict, not {shortened(new)}")
-            new = isolated(new)
-            with lock:
-                self.check(activation)
-                if buffers.get(slot.index) is old:
-                    merged(self.record, activation, new)
-                    return
+    def _handle_with_resources(self, slot: SlotPlan, /, **arguments: Any) -> None:
+        """Call a handler that is given resources, unless nobody waits for it any more when they are there."""
+        activation, record = self.acting("a handler with resources"), self.record
+        for parameter, factory in slot.resources:
+            arguments[parameter] = self.job.flow.resources.get(factory)
+        if not record.closed and record.running.get(activation.delivery.id) is activation:
+            slot.binding.handler(**arguments)
 
-    def _handle_timed(self, slot: SlotPlan, arguments: dict[str, Any], timeout: float) -> None:
+    def _handle_timed(
+        self, slot: SlotPlan, handler: Callable[..., Any], arguments: dict[str, Any], timeout: float
+    ) -> None:
         """Run a handler on a helper thread, and stop waiting for it when its time is up.
 
         Time that the helper spends on other handlers, inside an ``emit``, does not count.
@@ -193,7 +145,7 @@ class Turn(Operations):
         begun = now()
         self.thread = helper.thread
         try:
-            call = helper.start(self, slot.binding.handler, arguments)
+            call = helper.start(handler, arguments)
             while not call.done:
                 since = self.nested_since
                 left = (begun + budget + self.nested - now()) / 1e9

@@ -1,0 +1,13 @@
+"""Whether anybody listens to everything that happens in jobs, at hand for those who would have to tell it."""
+
+from __future__ import annotations
+
+
+class Listening:
+    """``everything``: a receiver is connected to one of the signals at least."""
+
+    def __init__(self) -> None:
+        self.everything = False
+
+
+listening = Listening()

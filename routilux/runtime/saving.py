@@ -1,0 +1,225 @@
+"""Saving jobs, and loading them.
+
+A job is held still while its record is copied and written as JSON; where that is put, a file or a dict, is not the
+job's concern any more. Loading makes a record of it again, under the plan of the flow, and translates its times to the
+clock of this process, so that what was due at some time of day still is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from ..core.job_record import JobRecord
+from ..core.plan import Plan
+from ..core.version import VERSION
+from ..errors import DeclarationError, LoadError, SaveError, StateError
+from ..graph.schema import StateSchema, check_size
+from ..store import files
+from ..store.files import StrPath
+from ..store.known_types import KnownTypes
+from ..store.reading import Reader
+from ..store.record_reading import RecordReader
+from ..store.record_writing import RecordWriter, snapshot
+from ..store.shapes import NONE, Shapes
+from ..store.values import Serializer, Writer
+from .engine import Engine
+from .holding import refuse_inside, refuse_on_loop, still
+from .job import Job
+
+S = TypeVar("S", bound="Savable")
+
+
+class Keeper(Protocol):
+    """A flow, as far as saving and loading its jobs depend on it."""
+
+    flow_id: str
+    version: str | None
+    history_limit: int | None
+    schema: StateSchema | None
+    engine: Engine
+
+    def plan(self) -> Plan:
+        """Return the compiled form of the flow."""
+
+    def known_types(self) -> KnownTypes:
+        """Return the classes whose instances may be saved."""
+
+
+class Savable:
+    """The part of `JobState` that saves and loads."""
+
+    __slots__ = ()
+    _job: Job
+
+    def to_dict(self, serializer: Serializer | None = None) -> dict[str, Any]:
+        """Return the job as a dict that can be kept as JSON, and from which `from_dict` makes it again.
+
+        A job that runs is held still for a moment: handlers that run are waited for, and no more start until its record
+        has been copied; it is a paused one when it is loaded. Kept are its identity, status, states, shared data, log,
+        outputs, errors, result, history with timings, and all that is still to be done.
+
+        Values come back as they were: JSON values, tuples, sets, bytes, deques, dates and times, ``Decimal``, ``UUID``
+        and paths, and instances of enums, dataclasses, named tuples and pydantic models that the annotations of
+        handlers or the ``state_schema`` mention, or ``Flow.register_types`` has named. What two values shared, each has
+        for its own then. A model is dumped by pydantic if its class brings serializers of its own. Private attributes
+        of models, and attributes of dataclasses that are no fields, are not kept.
+
+        Args:
+            serializer: turns values of other classes into such that can be saved; it is needed again to load them.
+
+        Raises:
+            SaveError: for a value that cannot be saved; it says where that is.
+            StateError: when the shared data have outgrown the flow's ``max_state_bytes``.
+            DeclarationError: when two classes that are saved have the same qualified name.
+            ContextError: inside a handler of this job.
+        """
+        return orjson.loads(saved(self._job, serializer, "to_dict()"))  # type: ignore[no-any-return]
+
+    def save(self, path: StrPath, serializer: Serializer | None = None) -> None:
+        """Save the job to a file, which `load` reads. See `to_dict` for what is kept, and for further errors.
+
+        The file is replaced as a whole when all is written: whoever reads it, or is interrupted, finds the old one or
+        the new one.
+
+        Args:
+            path: the file; its folder must exist.
+            serializer: see `to_dict`.
+
+        Raises:
+            OSError: when the file cannot be written.
+        """
+        files.write(path, saved(self._job, serializer, "save()"))
+
+    @classmethod
+    def from_dict(cls: type[S], data: Mapping[str, Any], flow: Any, serializer: Serializer | None = None) -> S:
+        """Return the job that `to_dict` has described, as a job of ``flow``.
+
+        A job that was paused, or saved while it ran, is paused and goes on with ``flow.resume(job_state)``; a failed
+        one can be taken up in the same way; one that has ended can be read, and be the ``job_state`` of the next.
+
+        Raises:
+            LoadError: when the data are no saved job, or do not fit the flow, its version or its classes.
+            DeclarationError: when two classes that are needed have the same qualified name.
+        """
+        return _flow(flow).restore(data, serializer)  # type: ignore[no-any-return]
+
+    @classmethod
+    def load(cls: type[S], path: StrPath, flow: Any, serializer: Serializer | None = None) -> S:
+        """Return the job that `save` has written to a file, as a job of ``flow``. See `from_dict`.
+
+        Raises:
+            LoadError: also when the file is damaged.
+            OSError: when the file cannot be read, FileNotFoundError when there is none.
+        """
+        return _flow(flow).load(path, serializer)  # type: ignore[no-any-return]
+
+
+def _flow(flow: Any) -> Any:
+    if isinstance(flow, type) or not hasattr(flow, "restore"):
+        raise LoadError(f"a job is loaded for a Flow, not for {flow!r}")
+    return flow
+
+
+def check_serializer(serializer: object, where: str) -> None:
+    """Raise DeclarationError unless it is None or has the methods of a `Serializer`."""
+    if serializer is not None and (isinstance(serializer, type) or not isinstance(serializer, Serializer)):
+        raise DeclarationError(
+            f"{where}: a serializer has the methods serialize(value) and deserialize(data), unlike {serializer!r}"
+        )
+
+
+# --- saving -----------------------------------------------------------------------------------------------------
+
+
+def saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
+    """Return a job as the content of a file; ``what`` is what the caller does, for errors."""
+    subject = f"flow {job.plan.flow_id!r}: job {job.record.job_id!r}"
+    check_serializer(serializer, subject)
+    refuse_inside(job, what)
+    refuse_on_loop(job.engine, f"flow {job.plan.flow_id!r}: {what}")
+    # Written as JSON while it is held: values that are not copied (see `core.copying`) are handlers' to change.
+    with still(job):
+        with job.lock:
+            record = snapshot(job.record)
+        writer = Writer(subject, job.flow.known_types, serializer)
+        form = RecordWriter(record, writer, _state(record)).write()
+        try:
+            size = len(orjson.dumps([form["state"], form["shared"]]))
+            if size > job.flow.max_state_bytes:
+                check_size(record.shared, job.flow.max_state_bytes, subject, size)
+            return files.as_bytes(_document(job.flow, writer, form))
+        except TypeError as error:
+            raise SaveError(f"{subject} cannot be written as JSON: {error}") from error
+
+
+def _document(flow: Keeper, writer: Writer, record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "format": files.FORMAT,
+        "routilux": VERSION,
+        "flow_id": writer.text(flow.flow_id),
+        "flow_version": writer.text(flow.version),
+        "record": record,
+    }
+
+
+def _state(record: JobRecord) -> BaseModel | None:
+    schema: StateSchema | None = record.plan.state_schema
+    return None if schema is None else schema.instance(schema.fields_of(record.shared))
+
+
+# --- loading ----------------------------------------------------------------------------------------------------
+
+
+def as_document(data: object) -> Any:
+    """Return data as JSON would bring them back, which nobody else holds. Raises LoadError when they are no JSON."""
+    try:
+        return orjson.loads(orjson.dumps(data))
+    except TypeError as error:
+        raise LoadError(f"the data are no saved job: they are no JSON: {error}") from error
+
+
+def load_record(flow: Keeper, document: Any, name: str, serializer: Serializer | None) -> JobRecord:
+    """Return the record in a document, for a flow; ``name`` is what the document is called in errors."""
+    where = f"flow {flow.flow_id!r}: {name}"
+    check_serializer(serializer, where)
+    files.check_format(document, name)
+    form = Shapes(where).take(document, "record", dict)
+    job_id = form.get("job_id")
+    subject = f"{where}, job {job_id!r}" if isinstance(job_id, str) else where
+    reader = Reader(subject, flow.known_types, serializer)
+    flow_id, version = (reader.value(document.get(key), key) for key in ("flow_id", "flow_version"))
+    if flow_id != flow.flow_id:
+        raise LoadError(f"{subject} is a job of another flow, {flow_id!r}")
+    if version != flow.version:
+        raise LoadError(
+            f"{subject} was saved by version {version!r} of the flow, and this is version {flow.version!r}; load it "
+            f"with a flow of that version, or let it end there"
+        )
+    clock = flow.engine.clock
+    epoch = clock.time_ns() - clock.monotonic_ns()
+    record = RecordReader(form, flow.plan(), reader, epoch, flow.history_limit).read()
+    record.shared.update(_state_of(form, flow.schema, reader, record.shared))
+    return record
+
+
+def _state_of(
+    form: dict[str, Any], schema: StateSchema | None, reader: Reader, shared: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of the typed state, if the flow has one."""
+    data = Shapes(reader.subject).take(form, "state", dict, NONE)
+    if schema is None:
+        if data is not None:
+            raise LoadError(f"{reader.subject} has a typed state, and the flow no state_schema")
+        return {}
+    if data is not None:
+        state = reader.state(schema.model, data, "the state")
+        return {name: state.__dict__[name] for name in schema.model.model_fields}
+    try:
+        given = {name: value for name, value in shared.items() if name in schema.fields}
+        return schema.initial(given, {}, reader.subject)
+    except StateError as error:
+        raise LoadError(f"{reader.subject} was saved without a state_schema: {error}") from error

@@ -1,0 +1,254 @@
+"""Turns on the event loop: each is one attempt of a coroutine handler, in a task of its own.
+
+A thread that lists a mailbox of coroutine handlers asks the loop to `start_tasks`, which takes what may start. A task
+holds the ticket of its mailbox until its handler is over, and then lets go of it; so turns and order are the same as
+on threads. What a handler does is committed on the loop's thread, under the job's lock, as on any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ..core.job_record import Activation
+from ..core.machine import began, ended, released
+from ..core.plan import SlotPlan
+from ..core.records import Began
+from ..errors import ContextError, HandlerTimeoutError
+from ..routine.scope import Scope, current
+from .committing import Committing
+from .context import AsyncContext
+from .drafts import EditDraft
+from .event_loop import EventLoop, LoopBell
+from .job import Job
+
+BATCH = 128  # handlers that are started before the loop looks after others
+
+
+def start_tasks(job: Job, event_loop: EventLoop) -> None:
+    """Start coroutine handlers that may start. The loop's thread calls it."""
+    record = job.record
+    turns: list[TaskTurn] = []
+    with job.lock:
+        job.serving = False
+        while len(turns) < BATCH:
+            handed_over = bool(job.begun)
+            if handed_over:
+                activation: Activation | None = job.begun.popleft()
+            elif record.on_loop and record.open:
+                mailbox = record.on_loop.popleft()
+                activation = began(record, mailbox, job.now())
+                if activation is None:
+                    released(record, mailbox)
+            else:
+                break
+            if activation is not None:
+                turn = TaskTurn(job, activation, event_loop)
+                if turn.noting and not handed_over:
+                    job.note(Began(turn.mailbox.index, activation.started), activation)
+                job.tasks.add(turn)
+                turns.append(turn)
+        if job.begun or (record.on_loop and record.open):
+            job.call_loop()
+        if job.pressed or record.at_rest:
+            job.settle()
+    for turn in turns:
+        turn.start()
+    if job.notices.waiting:
+        job.notices.tell()
+
+
+class TaskTurn(Committing):
+    """One attempt of a coroutine handler."""
+
+    __slots__ = ("__weakref__", "begun", "budget", "cancelling", "event_loop", "given_up", "outer", "task", "timer")
+
+    def __init__(self, job: Job, activation: Activation, event_loop: EventLoop) -> None:
+        super().__init__(job, job.record.mailboxes[activation.slot.mailbox])
+        self.event_loop = event_loop
+        self.thread = event_loop.thread
+        self.activation = activation
+        self.routine = activation.slot.node.routine
+        self.held = [] if activation.slot.holds else None
+        self.outer: Scope | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.begun = 0
+        self.budget = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.cancelling = False
+        self.given_up = False
+
+    def start(self) -> None:
+        """Run the handler in a new task."""
+        self.task = self.event_loop.create_task(self._run(), self.job.variables)
+
+    def cancel(self) -> None:
+        """Cancel the handler, which nobody waits for any more. Any thread may call it."""
+        if not self.cancelling:
+            self.cancelling = True
+            self.event_loop.call(self._cancel)
+
+    def _cancel(self) -> None:
+        activation = self.activation
+        if activation is not None and self.record.running.get(activation.delivery.id) is not activation:
+            self._give_up()
+        if self.begun and self.task is not None:
+            self.task.cancel()
+
+    def _give_up(self) -> None:
+        if not self.given_up:
+            self.given_up = True
+            self.event_loop.give_up()
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        current.set(self)
+        self.begun = self.job.now()
+        activation, error = self.activation, None
+        assert activation is not None
+        slot = activation.slot
+        try:
+            if not self.cancelling:
+                arguments = self.arguments(slot, activation)
+                if slot.timeout is not None:
+                    self.budget = int(slot.timeout * 1e9)
+                    self.begun = self.job.now()
+                    self._watch_time()
+                if slot.resources:
+                    await self._add_resources(arguments, slot)
+                if not self.cancelling:
+                    await slot.binding.handler(**arguments)
+        except BaseException as raised:
+            error = raised
+        if self.timer is not None:
+            self.timer.cancel()
+        try:
+            if self.activation is not None:
+                self._finish(activation, error)
+        except BaseException as broken:
+            self.job.interrupted(broken)
+        finally:
+            error = None  # it refers to this frame
+            with self.job.lock:
+                self.job.tasks.discard(self)
+            self.event_loop.done(self.given_up)
+
+    async def _add_resources(self, arguments: dict[str, Any], slot: SlotPlan) -> None:
+        for parameter, factory in slot.resources:
+            arguments[parameter] = await self.job.flow.resources.get_in_task(factory, LoopBell)
+
+    def _finish(self, activation: Activation, error: BaseException | None) -> None:
+        job, record = self.job, self.record
+        if self.state_used:
+            error = self.commit_changes(error)
+        at = job.now()
+        self.activation = None
+        if error is not None and not (self.cancelling and isinstance(error, (asyncio.CancelledError, ContextError))):
+            self.commit_failure(activation, at, error, False)
+            return
+        with job.lock:
+            if record.running.get(activation.delivery.id) is activation:
+                if self.held:
+                    self.release(activation, self.held)
+                spent = at - activation.started - self.nested
+                entry = ended(record, activation, "completed", spent, at, None, False, self.finish_with)
+                if self.noting:
+                    self.note_end(activation, "completed", spent, at, None, entry)
+            self.following(False)
+        if job.notices.waiting:
+            job.notices.tell()
+
+    def following(self, more: bool) -> None:
+        """Let go of the mailbox: the loop, or a thread, takes its next turn. The caller holds the lock."""
+        job, record = self.job, self.record
+        if self.life == record.life:
+            released(record, self.mailbox)
+            if record.on_loop or record.ready:
+                job.call_or_fail()
+        if job.pressed or job.editors or not record.open:
+            job.settle()
+
+    # --- its time -----------------------------------------------------------------------------------------------------
+
+    def _watch_time(self) -> None:
+        """Give the handler up when its time is up, and look again later when it is not, or does not count now."""
+        self.timer = None
+        activation = self.activation
+        if activation is None or self.nested_since is not None:
+            return
+        left = self.begun + self.budget + self.nested - self.job.now()
+        if left > 0:
+            self.timer = self.event_loop.later(left / 1e9, self._watch_time)
+            return
+        slot = activation.slot
+        error = HandlerTimeoutError(
+            f"{self.where(slot)}: the handler ran longer than its timeout of {slot.timeout:g} seconds"
+        )
+        self.activation = None
+        self.drop_state()
+        self._give_up()
+        self.commit_failure(activation, self.job.now(), error, False)
+        if self.task is not None:
+            self.task.cancel()
+
+    # --- what the handler does ----------------------------------------------------------------------------------------
+
+    def here(self) -> bool:
+        """Whether this is the task that the handler runs in."""
+        return super().here() and asyncio.current_task() is self.task
+
+    def context(self) -> AsyncContext:
+        """Return the context of the handler."""
+        return AsyncContext(self, self.acting("get_execution_context()"))
+
+    def emit(self, event_name: str, params: dict[str, object]) -> None:
+        """Emit an event of the routine; see `Routine.emit`."""
+        self.acting(f"emit({event_name!r})")
+        super().emit(event_name, params)
+
+    def relieve(self) -> None:
+        """Let the handler go on emitting: on the loop, only ``await ctx.flush()`` waits for room in the queue."""
+
+    async def resource_async(self, name: str) -> Any:
+        """Return a resource of the flow, by the name that it was given."""
+        return await self.job.flow.resources.get_in_task(self.factory_of(name), LoopBell)
+
+    async def begin_edit_async(self, activation: Activation) -> EditDraft:
+        """Do as `begin_edit` does; waiting for another editor keeps no other handler waiting."""
+        self.before_edit(activation)
+        while not self.job.edits.try_take(activation, self.check, bell := LoopBell()):
+            await bell.wait()
+        try:
+            return self.open_edit(activation)
+        except BaseException:
+            self.job.edits.give(activation)
+            raise
+
+    async def ease(self) -> None:
+        """Wait for room in the queue, which other handlers make."""
+        job, record = self.job, self.record
+        since = job.now()
+        with job.lock:
+            job.emitting += 1
+            self.nested_since = since
+            if job.pressed:
+                job.settle()
+        limit = job.max_pending
+        try:
+            while True:
+                with job.lock:
+                    stuck = len(record.running) <= job.emitting and not record.ready and not record.on_loop
+                    if record.queued <= limit or not record.open or stuck:
+                        return
+                    bell = LoopBell()
+                    job.pressed.append(bell)
+                    limit = job.enough_room
+                await bell.wait()
+        finally:
+            with job.lock:
+                job.emitting -= 1
+            self.nested += job.now() - since
+            self.nested_since = None
+            if self.budget:
+                self._watch_time()

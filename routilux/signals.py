@@ -1,0 +1,75 @@
+"""Signals that tell other code what happens in jobs: one for each kind of thing, as `blinker` defines them.
+
+A receiver is connected once, ``signals.job_failed.connect(receiver)``, or for one flow only,
+``signals.job_failed.connect(receiver, sender=flow)``. It is called as ``receiver(flow, job_state=..., ...)`` with the
+keyword arguments that the signal names, after what it hears of was committed, in the order of the commits, by the
+thread that has made one, so it should be quick. It holds no lock and is no part of any handler's turn. What it raises
+is logged and harms nobody. ``execute`` returns after all receivers have heard of the job's end. Blinker keeps weak
+references: connect functions and methods that live on, or pass ``weak=False``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import blinker
+
+from .core.listening import listening
+
+__all__ = [
+    "activation_ended",
+    "activation_failed",
+    "activation_retried",
+    "activation_started",
+    "event_emitted",
+    "job_cancelled",
+    "job_completed",
+    "job_failed",
+    "job_paused",
+    "job_resumed",
+    "job_started",
+    "log_appended",
+    "output_sent",
+    "state_changed",
+]
+
+
+class JobSignal(blinker.Signal):
+    """A signal about jobs. Jobs are told that somebody listens when the first receiver is connected."""
+
+    def connect(self, receiver: Any, sender: Any = blinker.ANY, weak: bool = True) -> Any:
+        """Connect a receiver, for all flows or for one, and return it; see `blinker.Signal.connect`."""
+        connected = super().connect(receiver, sender, weak)
+        listening.everything = True
+        return connected
+
+    def disconnect(self, receiver: Any, sender: Any = blinker.ANY) -> None:
+        """Disconnect a receiver; see `blinker.Signal.disconnect`."""
+        super().disconnect(receiver, sender)
+        if not any(signal.receivers for signal in _ALL):
+            listening.everything = False
+
+
+job_started = JobSignal("A job began to run.")
+job_paused = JobSignal("A job was paused: ``reason``.")
+job_resumed = JobSignal("A paused or failed job goes on: ``was`` is its status before.")
+job_completed = JobSignal("A job has completed: ``result``.")
+job_failed = JobSignal("A job has failed: ``error``, an `ErrorRecord`.")
+job_cancelled = JobSignal("A job was cancelled: ``reason``.")
+activation_started = JobSignal("An attempt of a handler began: ``routine_id``, ``slot``, ``attempt``.")
+activation_retried = JobSignal(
+    "An attempt failed and will be repeated: ``routine_id``, ``slot``, ``attempt``, ``error``, ``due`` (when)."
+)
+activation_failed = JobSignal("An activation failed, or was skipped: ``routine_id``, ``slot``, ``attempt``, ``error``.")
+activation_ended = JobSignal("An activation is over: ``record``, its `ExecutionRecord`.")
+event_emitted = JobSignal(
+    "An event was emitted: ``routine_id``, ``event_name``, ``data``, ``deliveries`` (how many), ``deferred`` (whether "
+    "they are made when the job is resumed)."
+)
+state_changed = JobSignal(
+    "Keys of the state were written: ``routine_id`` (None for the shared data), ``values``, ``removed``."
+)
+log_appended = JobSignal("An entry was appended to the shared log: ``entry``.")
+output_sent = JobSignal("A handler sent something out of the flow: ``output``, an `Output`.")
+
+_ALL = [value for value in list(globals().values()) if isinstance(value, JobSignal)]

@@ -1,0 +1,334 @@
+"""A job's record from JSON; see `record_writing`.
+
+What it is made of may come from anywhere: every part is checked before it is used, and what names routines, slots or
+events that the flow does not have is reported as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.history import History, Totals
+from ..core.job_record import Activation, Delivery, Held, JobRecord
+from ..core.plan import EventPlan, Plan, SlotPlan
+from ..core.records import ErrorRecord, Logged, Sent
+from ..core.status import JobStatus
+from .reading import Reader
+from .record_writing import NAMED, TOTALS
+from .shapes import NONE, Shapes
+
+STATUSES = {
+    "running": JobStatus.PAUSED,
+    "waiting": JobStatus.PAUSED,
+    "paused": JobStatus.PAUSED,
+    "completed": JobStatus.COMPLETED,
+    "failed": JobStatus.FAILED,
+    "cancelled": JobStatus.CANCELLED,
+}
+WAS_RUNNING = "it was saved while it ran"
+
+
+class RecordReader:
+    """Reads one record.
+
+    Args:
+        form: its JSON form, which becomes the record's own.
+        plan: the flow.
+        values: reads the values in it.
+        epoch: what the clock of this process shows less than UTC, in nanoseconds.
+        history_limit: how many activations its history keeps.
+    """
+
+    def __init__(self, form: dict[str, Any], plan: Plan, values: Reader, epoch: int, history_limit: int | None) -> None:
+        self.form = form
+        self.plan = plan
+        self.values = values
+        self.epoch = epoch
+        self.history_limit = history_limit
+        self.shapes = Shapes(values.subject)
+        self.missing: list[str] = []
+        self.slots: list[SlotPlan] = []
+        self.errors: list[ErrorRecord] = []
+        self.ids: set[int] = set()
+
+    def read(self) -> JobRecord:
+        """Return the record, of which the typed state is still missing. Raises LoadError for what does not fit."""
+        form, take = self.form, self.shapes.take
+        self.slots = self._slots()
+        states, deferred = self._routine_states(), self._deferred()
+        if self.missing:
+            raise self.shapes.problem(
+                f"the flow lacks what there are states of, or work for: {', '.join(dict.fromkeys(self.missing))}"
+            )
+        self.errors = [self._error(row) for row in take(form, "errors", list)]
+        record = JobRecord(
+            plan=self.plan,
+            job_id=self._text(form, "job_id"),
+            epoch=self.epoch,
+            created=take(form, "created", int) - self.epoch,
+            session_id=self._text_or_none(form, "session_id"),
+            user_id=self._text_or_none(form, "user_id"),
+            history=self._history(),
+        )
+        self._life(record)
+        record.next_id = self.shapes.least(take(form, "next_id", int), 1, "'next_id'")
+        record.routine_states, record.deferred = states, deferred
+        record.shared = self.values.mapping(take(form, "shared", dict, list), "the shared data")
+        record.log, record.outputs = self._log(), self._outputs()
+        record.buffers = self._buffers()
+        self._pending(record)
+        return record
+
+    def _life(self, record: JobRecord) -> None:
+        form, take = self.form, self.shapes.take
+        status = take(form, "status", str)
+        if status not in STATUSES:
+            raise self.shapes.problem(f"'status' is {status!r}, not one of {', '.join(STATUSES)}")
+        record.status = STATUSES[status]
+        finished_early = take(form, "closed", bool)
+        final = record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
+        record.closed = final or (finished_early and record.status is JobStatus.PAUSED)
+        record.reason = WAS_RUNNING if status == "running" else self._text(form, "reason")
+        record.started = self._clock(take(form, "started", int, NONE))
+        record.finished = self._clock(take(form, "finished", int, NONE))
+        record.result = self.values.value(form.get("result"), "the result")
+        record.errors = [self._error_at(place) for place in take(form, "job_errors", list)]
+        failure = take(form, "failure", int, NONE)
+        record.failure = None if failure is None else self._error_at(failure)
+
+    # --- small parts --------------------------------------------------------------------------------------------
+
+    def _clock(self, time: int | None) -> int | None:
+        return None if time is None else time - self.epoch
+
+    def _as_text(self, data: Any, what: str) -> str:
+        found = data if type(data) is str else self.values.value(data, what)
+        return self.shapes.check(found, what, str)  # type: ignore[no-any-return]
+
+    def _text(self, data: Mapping[str, Any], key: str) -> str:
+        return self._as_text(self.shapes.take(data, key, str, dict), f"{key!r}")
+
+    def _text_or_none(self, data: Mapping[str, Any], key: str) -> str | None:
+        return None if self.shapes.take(data, key, str, dict, NONE) is None else self._text(data, key)
+
+    def _row(self, row: Any, length: int, what: str) -> list[Any]:
+        if len(self.shapes.check(row, what, list)) != length:
+            raise self.shapes.problem(f"{what} must have {length} items, not {len(row)}")
+        return row  # type: ignore[no-any-return]
+
+    def _slots(self) -> list[SlotPlan]:
+        found = []
+        for row in self.shapes.take(self.form, "slots", list):
+            routine_id, name = (self._as_text(each, "a slot") for each in self._row(row, 2, "a row of 'slots'"))
+            node = self.plan.nodes.get(routine_id)
+            if node is not None and name in node.slots:
+                found.append(node.slots[name])
+            else:
+                self.missing.append(f"slot '{routine_id}.{name}'" if node else f"routine {routine_id!r}")
+        return found
+
+    def _slot_at(self, place: Any) -> SlotPlan:
+        return self.slots[self.shapes.places([self.shapes.check(place, "a slot", int)], len(self.slots), "a slot")[0]]
+
+    def _error(self, row: Any) -> ErrorRecord:
+        *texts, attempt = self._row(row, 6, "a row of 'errors'")
+        kind, message, trace = (self._as_text(each, "an error") for each in texts[:3])
+        routine_id, slot = (None if each is None else self._as_text(each, "an error") for each in texts[3:])
+        attempt = self.shapes.check(attempt, "the attempt of an error", int, NONE)
+        return ErrorRecord(kind, message, trace, routine_id, slot, attempt)
+
+    def _error_at(self, place: Any) -> ErrorRecord:
+        places = [self.shapes.check(place, "a reference to an error", int)]
+        return self.errors[self.shapes.places(places, len(self.errors), "a reference to an error")[0]]
+
+    # --- what handlers have written -----------------------------------------------------------------------------
+
+    def _routine_states(self) -> dict[str, dict[str, Any]]:
+        states = {}
+        for row in self.shapes.take(self.form, "routine_states", list):
+            name, data = self._row(row, 2, "a row of 'routine_states'")
+            routine_id = self._as_text(name, "a routine id")
+            if routine_id not in self.plan.nodes:
+                self.missing.append(f"routine {routine_id!r}")
+            else:
+                states[routine_id] = self.values.mapping(data, f"the state of routine {routine_id!r}")
+        return states
+
+    def _log(self) -> list[Logged]:
+        entries, at = self.shapes.table(self.form, "log", {"entries": (dict, list), "at": (int,)})
+        entries = self.values.mappings(entries, "a log entry")
+        return [Logged(entry, time - self.epoch) for entry, time in zip(entries, at, strict=True)]
+
+    def _outputs(self) -> list[Sent]:
+        kinds: dict[str, tuple[type, ...]] = {"from": (list,), "data": (dict, list), "at": (int,)}
+        senders, data, at = self.shapes.table(self.form, "outputs", kinds)
+        outputs = []
+        for sender, each, time in zip(senders, self.values.mappings(data, "an output"), at, strict=True):
+            routine_id, kind = (self._as_text(part, "an output") for part in self._row(sender, 2, "an output"))
+            outputs.append(Sent(routine_id, kind, each, time - self.epoch))
+        return outputs
+
+    def _buffers(self) -> dict[int, dict[str, Any]]:
+        buffers = {}
+        for row in self.shapes.take(self.form, "buffers", list):
+            place, data = self._row(row, 2, "a row of 'buffers'")
+            slot = self._slot_at(place)
+            what = f"what was merged for '{slot.routine_id}.{slot.name}'"
+            buffer = buffers[slot.index] = self.values.mapping(data, what)
+            if slot.merge == "append" and not all(type(each) is list for each in buffer.values()):
+                raise self.shapes.problem(f"{what} does not fit merge_strategy='append', which takes lists")
+        return buffers
+
+    # --- what is still to be done -------------------------------------------------------------------------------
+
+    def _pending(self, record: JobRecord) -> None:
+        self._queue(record)
+        for activation in self._activations("resumed"):
+            record.mailboxes[activation.slot.mailbox].resumed.append(activation)
+        record.queued = sum(len(mailbox.queue) + len(mailbox.resumed) for mailbox in record.mailboxes)
+        for activation in self._activations("retrying"):
+            record.retrying[activation.delivery.id] = activation
+            record.mailboxes[activation.slot.mailbox].tickets += 1
+        record.stopped = self._activations("stopped")
+        if self.ids and not (min(self.ids) >= 1 and max(self.ids) < record.next_id):
+            raise self.shapes.problem(f"the ids of deliveries must lie between 1 and 'next_id', {record.next_id}")
+
+    def _queue(self, record: JobRecord) -> None:
+        kinds: dict[str, tuple[type, ...]] = {
+            "id": (int,),
+            "slot": (int,),
+            "payload": (dict, list),
+            "isolate": (bool,),
+            "at": (int,),
+            "origin": (int,),
+        }
+        ids, slots, payloads, isolate, at, origin = self.shapes.table(self.form, "queue", kinds)
+        self.shapes.places(slots, len(self.slots), "'queue'")
+        payloads = self.values.mappings(payloads, "the payload of a delivery")
+        self._add_ids(ids)
+        for row in zip(ids, slots, payloads, isolate, at, origin, strict=True):
+            slot = self.slots[row[1]]
+            delivery = Delivery(row[0], slot, row[2], row[3], row[4] - self.epoch, row[5])
+            record.mailboxes[slot.mailbox].queue.append(delivery)
+
+    def _add_ids(self, ids: list[int]) -> None:
+        before = len(self.ids)
+        self.ids.update(ids)
+        if len(self.ids) < before + len(ids):
+            raise self.shapes.problem("two deliveries have the same id")
+
+    def _activations(self, key: str) -> list[Activation]:
+        return [
+            self._activation(self.shapes.check(each, f"an item of {key!r}", dict), f"{key!r}: ")
+            for each in self.shapes.take(self.form, key, list)
+        ]
+
+    def _activation(self, data: dict[str, Any], where: str) -> Activation:
+        def take(key: str, *kinds: type) -> Any:
+            return self.shapes.take(data, key, *kinds, where=where)
+
+        slot = self._slot_at(take("slot", int))
+        what = f"payload of the delivery to '{slot.routine_id}.{slot.name}'"
+        payload = self.values.mapping(take("payload", dict, list), what)
+        at = take("at", int) - self.epoch
+        self._add_ids([take("id", int)])
+        each = Activation(Delivery(data["id"], slot, payload, take("isolate", bool), at, take("origin", int)))
+        if take("merged", dict, list, NONE) is not None:
+            each.payload = self.values.mapping(data["merged"], what)
+        each.isolate = take("merged_isolate", bool)
+        each.attempt = self.shapes.least(take("attempt", int), 1, f"{where}'attempt'")
+        each.first = self._clock(take("first", int, NONE))
+        each.spent = self.shapes.least(take("spent", int), 0, f"{where}'spent'")
+        each.due = self._clock(take("due", int, NONE)) or 0
+        return each
+
+    def _deferred(self) -> list[Held]:
+        found = []
+        for each in self.shapes.take(self.form, "deferred", list):
+            data, where = self.shapes.check(each, "an item of 'deferred'", dict), "'deferred': "
+            names = self._row(self.shapes.take(data, "event", list, where=where), 2, f"{where}'event'")
+            routine_id, name = (self._as_text(part, f"{where}'event'") for part in names)
+            node = self.plan.nodes.get(routine_id)
+            event: EventPlan | None = node.events.get(name) if node is not None else None
+            if event is None:
+                self.missing.append(f"event '{routine_id}.{name}'" if node else f"routine {routine_id!r}")
+                continue
+            payload = self.values.mapping(data.get("data"), f"the deferred event '{routine_id}.{name}'")
+            isolate = self.shapes.take(data, "isolate", bool, where=where)
+            found.append(Held(event, payload, isolate, self.shapes.take(data, "origin", int, where=where)))
+        return found
+
+    # --- history ------------------------------------------------------------------------------------------------
+
+    def _history(self) -> History:
+        kinds: dict[str, tuple[type, ...]] = {
+            **dict.fromkeys(NAMED, (int,)),
+            "data": (dict, list),
+            "started": (int,),
+            "duration": (int,),
+            "waited": (int,),
+            "attempt": (int,),
+            "emitted": (int,),
+        }
+        form = self.shapes.take(self.form, "history", dict)
+        columns = self.shapes.table(self.form, "history", kinds)
+        data, started, spent, waited, attempts, emitted = columns[len(NAMED) :]
+        names = [self._as_text(name, "a name") for name in self.shapes.take(form, "names", list)]
+        named = [
+            list(map(names.__getitem__, self.shapes.places(column, len(names), f"'history': {name!r}")))
+            for column, name in zip(columns, NAMED, strict=False)
+        ]
+        routine_ids, slots, events, statuses = named
+        errors: list[ErrorRecord | None] = [None] * len(data)
+        for row in self.shapes.take(form, "error", list):
+            place, error = self._row(row, 2, "a row of 'error'")
+            places = [self.shapes.check(place, "an error's place", int)]
+            errors[self.shapes.places(places, len(errors), "'error'")[0]] = self._error_at(error)
+        epoch = self.epoch
+        history = History(self.history_limit)
+        history.entries = list(
+            zip(
+                routine_ids,
+                slots,
+                events,
+                self.values.mappings(data, "data in the history"),
+                [time - epoch for time in started],
+                self._not_negative(spent, "duration"),
+                self._not_negative(waited, "waited"),
+                statuses,
+                errors,
+                attempts,
+                emitted,
+                strict=True,
+            )
+        )
+        history.dropped = self.shapes.least(self.shapes.take(form, "dropped", int), 0, "'dropped'")
+        history.counted = self.shapes.take(form, "counted", int)
+        self.shapes.places([history.counted], len(data) + 1, "'counted'")
+        history.totals = self._all_totals(self.shapes.take(form, "totals", list))
+        if history.room is not None and len(history.entries) >= history.room:
+            history.drop()
+        return history
+
+    def _not_negative(self, column: list[int], what: str) -> list[int]:
+        if column:
+            self.shapes.least(min(column), 0, f"{what!r}")
+        return column
+
+    def _all_totals(self, rows: list[Any]) -> dict[str, Totals]:
+        found = {}
+        for row in rows:
+            name, data = self._row(row, 2, "a row of 'totals'")
+            found[self._as_text(name, "a routine id")] = self._totals(self.shapes.check(data, "totals", dict))
+        return found
+
+    def _totals(self, data: dict[str, Any]) -> Totals:
+        totals = Totals(**{name: self.shapes.take(data, name, int, where="'totals': ") for name in TOTALS})
+        for name, histogram in (("durations", totals.durations), ("waits", totals.waits)):
+            both = self._row(self.shapes.take(data, name, list, where="'totals': "), 2, f"{name!r}")
+            pair = {"histogram": {"bucket": both[0], "count": both[1]}}
+            buckets, counts = self.shapes.table(pair, "histogram", {"bucket": (int,), "count": (int,)})
+            histogram.buckets = dict(zip(self._not_negative(buckets, name), counts, strict=True))
+            histogram.count = sum(counts)
+        return totals

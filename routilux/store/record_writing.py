@@ -1,0 +1,241 @@
+"""A job's record as JSON.
+
+What there is much of is kept by columns: that is smaller, and faster, than an object for each. Names that occur again
+and again are in tables, and columns refer to the tables. Times are nanoseconds since 1970, in UTC.
+`record_reading` knows the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import copy, deepcopy
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..core.history import Entry, History, Totals, add_up
+from ..core.job_record import Activation, Delivery, JobRecord
+from ..core.plan import SlotPlan
+from ..core.records import ErrorRecord
+from .values import Writer
+
+NAMED = ("routine", "slot", "event", "status")
+TOTALS = ("count", "errors", "emitted", "total", "least", "most")
+
+
+def snapshot(record: JobRecord) -> JobRecord:
+    """Return a copy of a record that nobody else changes; values in a record are only replaced, so they are shared."""
+    taken = copy(record)
+    taken.mailboxes = [copy(mailbox) for mailbox in record.mailboxes]
+    for mailbox in taken.mailboxes:
+        mailbox.queue, mailbox.resumed = mailbox.queue.copy(), mailbox.resumed.copy()
+    taken.retrying = dict(record.retrying)
+    taken.routine_states = {routine_id: dict(state) for routine_id, state in record.routine_states.items()}
+    taken.shared = dict(record.shared)
+    taken.buffers = dict(record.buffers)
+    for name in ("errors", "stopped", "deferred", "log", "outputs"):
+        setattr(taken, name, getattr(record, name)[:])
+    taken.history = _history_of(record.history)
+    return taken
+
+
+def _history_of(history: History) -> History:
+    taken = History(history.limit)
+    taken.entries, taken.totals = history.entries[:], deepcopy(history.totals)
+    taken.counted, taken.dropped = history.counted, history.dropped
+    return taken
+
+
+class RecordWriter:
+    """Writes one record, which must be a `snapshot`.
+
+    Args:
+        record: the record.
+        values: writes the values in it.
+        state: the shared data as the state model of the flow, if it has one.
+    """
+
+    def __init__(self, record: JobRecord, values: Writer, state: BaseModel | None) -> None:
+        self.record = record
+        self.values = values
+        self.state = state
+        self.epoch = record.epoch
+        self.errors: dict[int, int] = {}  # places in the table by identity
+        self.error_rows: list[Any] = []
+        self.slots: dict[SlotPlan, int] = {}
+
+    def write(self) -> dict[str, Any]:
+        """Return the JSON form of the record. Raises SaveError when something in it has none."""
+        record, text = self.record, self.values.text
+        form = {
+            "job_id": text(record.job_id),
+            "session_id": text(record.session_id),
+            "user_id": text(record.user_id),
+            "status": str(record.status),
+            "closed": record.closed,
+            "reason": text(record.reason),
+            "created": record.created + self.epoch,
+            "started": self._utc(record.started),
+            "finished": self._utc(record.finished),
+            "next_id": record.next_id,
+            "result": self.values.value(record.result, "the result"),
+            **self._states(),
+            "log": self._log(),
+            "outputs": self._outputs(),
+            "queue": self._queue(),
+            "resumed": self._activations([each for mailbox in record.mailboxes for each in mailbox.resumed]),
+            "retrying": self._activations(record.retrying.values()),
+            "stopped": self._activations(record.stopped),
+            "deferred": self._deferred(),
+            "buffers": self._buffers(),
+            "history": self._history(),
+            "job_errors": [self._error(error) for error in record.errors],
+            "failure": None if record.failure is None else self._error(record.failure),
+        }
+        # Last, because the others have filled them.
+        form["slots"] = [[text(slot.routine_id), text(slot.name)] for slot in self.slots]
+        form["errors"] = self.error_rows
+        return form
+
+    def _utc(self, time: int | None) -> int | None:
+        return None if time is None else time + self.epoch
+
+    def _slot(self, slot: SlotPlan) -> int:
+        return self.slots.setdefault(slot, len(self.slots))
+
+    def _error(self, error: ErrorRecord) -> int:
+        place = self.errors.get(id(error))
+        if place is None:
+            place = self.errors[id(error)] = len(self.error_rows)
+            text = self.values.text
+            row = [text(error.type), text(error.message), text(error.traceback)]
+            self.error_rows.append([*row, text(error.routine_id), text(error.slot), error.attempt])
+        return place
+
+    # --- what handlers have written -----------------------------------------------------------------------------
+
+    def _states(self) -> dict[str, Any]:
+        record, values = self.record, self.values
+        fields = type(self.state).model_fields if self.state is not None else ()
+        beside = {key: value for key, value in record.shared.items() if key not in fields}
+        return {
+            "state": None if self.state is None else values.state(self.state, "the state"),
+            "shared": values.mapping(beside, "shared data "),
+            "routine_states": [
+                [values.text(routine_id), values.mapping(state, f"the state of routine {routine_id!r}: ")]
+                for routine_id, state in record.routine_states.items()
+            ],
+        }
+
+    def _log(self) -> dict[str, Any]:
+        log = self.record.log
+        return {
+            "entries": self.values.mappings([each.entry for each in log], lambda index: f"log entry {index}: "),
+            "at": [each.at + self.epoch for each in log],
+        }
+
+    def _outputs(self) -> dict[str, Any]:
+        outputs = self.record.outputs
+        return {
+            "from": [[self.values.text(each.routine_id), self.values.text(each.output_type)] for each in outputs],
+            "data": self.values.mappings([each.data for each in outputs], lambda index: f"output {index}: "),
+            "at": [each.at + self.epoch for each in outputs],
+        }
+
+    # --- what is still to be done -------------------------------------------------------------------------------
+
+    def _queue(self) -> dict[str, Any]:
+        waiting: list[Delivery] = [each for mailbox in self.record.mailboxes for each in mailbox.queue]
+        return {
+            "id": [each.id for each in waiting],
+            "slot": [self._slot(each.slot) for each in waiting],
+            "payload": self.values.mappings(
+                [each.payload for each in waiting], lambda index: _payload_of(waiting[index].slot)
+            ),
+            "isolate": [each.isolate for each in waiting],
+            "at": [each.at + self.epoch for each in waiting],
+            "origin": [each.origin for each in waiting],
+        }
+
+    def _activations(self, activations: Iterable[Activation]) -> list[Any]:
+        return [self._activation(each) for each in activations]
+
+    def _activation(self, each: Activation) -> dict[str, Any]:
+        delivery, where = each.delivery, _payload_of(each.slot)
+        return {
+            "id": delivery.id,
+            "slot": self._slot(each.slot),
+            "payload": self.values.mapping(delivery.payload, where),
+            "isolate": delivery.isolate,
+            "at": delivery.at + self.epoch,
+            "origin": delivery.origin,
+            # What it was merged to, when that is something else.
+            "merged": None if each.payload is delivery.payload else self.values.mapping(each.payload, where),
+            "merged_isolate": each.isolate,
+            "attempt": each.attempt,
+            "first": self._utc(each.first),
+            "spent": each.spent,
+            "due": self._utc(each.due or None),
+        }
+
+    def _deferred(self) -> list[Any]:
+        owners = {event: node for node in self.record.plan.nodes.values() for event in node.events.values()}
+        forms = []
+        for event, data, isolate, origin in self.record.deferred:
+            routine_id = owners[event].routine_id
+            where = f"the deferred event '{routine_id}.{event.name}': "
+            names = [self.values.text(routine_id), self.values.text(event.name)]
+            forms.append(
+                {"event": names, "data": self.values.mapping(data, where), "isolate": isolate, "origin": origin}
+            )
+        return forms
+
+    def _buffers(self) -> list[Any]:
+        plans = self.record.plan.slots
+        forms = []
+        for index, buffer in self.record.buffers.items():
+            slot = plans[index]
+            where = f"what was merged for '{slot.routine_id}.{slot.name}': "
+            forms.append([self._slot(slot), self.values.mapping(buffer, where)])
+        return forms
+
+    # --- history ------------------------------------------------------------------------------------------------
+
+    def _history(self) -> dict[str, Any]:
+        history = self.record.history
+        entries = history.kept()
+        surplus = len(history.entries) - len(entries)
+        add_up(history.totals, history.entries[history.counted : surplus])
+        # Tuples and iterators, one per entry, would set off the garbage collector.
+        columns = [list(map(itemgetter(place), entries)) for place in range(len(Entry._fields))]
+        routine_ids, slots, events, data, started, spent, waited, statuses, errors, attempts, emitted = columns
+        named = (routine_ids, slots, events, statuses)
+        table = {name: place for place, name in enumerate(dict.fromkeys(chain.from_iterable(map(set, named))))}
+        epoch = self.epoch
+        return {
+            "names": [self.values.text(name) for name in table],
+            **{key: list(map(table.__getitem__, column)) for key, column in zip(NAMED, named, strict=True)},
+            "data": self.values.mappings(data, lambda index: f"history of {entries[index][0]!r}: "),
+            "started": [time + epoch for time in started],
+            "duration": spent,
+            "waited": waited,
+            "error": [[at, self._error(error)] for at, error in enumerate(errors) if error is not None],
+            "attempt": attempts,
+            "emitted": emitted,
+            "dropped": history.dropped + surplus,
+            "counted": max(history.counted - surplus, 0),
+            "totals": [[self.values.text(name), _totals(each)] for name, each in history.totals.items()],
+        }
+
+
+def _payload_of(slot: SlotPlan) -> str:
+    return f"payload of the delivery to '{slot.routine_id}.{slot.name}': "
+
+
+def _totals(totals: Totals) -> dict[str, Any]:
+    form: dict[str, Any] = {name: getattr(totals, name) for name in TOTALS}
+    for name, histogram in (("durations", totals.durations), ("waits", totals.waits)):
+        form[name] = [list(histogram.buckets), list(histogram.buckets.values())]
+    return form
