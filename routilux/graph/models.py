@@ -108,8 +108,10 @@ class CheckedModel:
         for name in order:
             # The last assignment finds all others made: it is the one to check the whole.
             validator = self._validator if name is order[-1] else self._alone
-            with _Refusing((*at, name), changes[name], len(at)):
+            try:
                 result = validator.validate_assignment(held, name, changes[name])
+            except Exception as error:
+                raise _refusal(error, at, name, changes[name]) from error
         if not self.as_a_whole:
             return {name: held.__dict__[name] for name in order}
         after = (result if isinstance(result, self.model) else held).__dict__
@@ -122,8 +124,10 @@ class CheckedModel:
     def created(self, values: dict[str, Any], at: At = ()) -> dict[str, Any]:
         """Return the fields of a new instance, validated, from values by the names of fields. Raises Refusal."""
         given = values.get("root") if issubclass(self.model, RootModel) else values
-        with _Refusing(at, None, len(at)):
+        try:
             made = self._by_name.validate_python(given)
+        except Exception as error:
+            raise _refusal(error, at) from error
         return {name: value for name, value in made.__dict__.items() if name in self.model.model_fields}
 
     def verified(self, values: dict[str, Any], at: At = ()) -> dict[str, Any]:
@@ -211,8 +215,10 @@ class Models:
             before = attributes(known[1])
             for name in value.__dataclass_fields__:
                 if name in now and not (name in before and same(now[name], before[name])):
-                    with _Refusing((*at, name), now[name], len(at)):
+                    try:
                         value.__pydantic_validator__.validate_assignment(value, name, now[name])
+                    except Exception as error:
+                        raise _refusal(error, at, name, now[name]) from error
 
 
 def paired(copied: Any, original: Any, origins: Origins, done: set[int] | None = None) -> None:
@@ -248,30 +254,21 @@ def _attributes(value: Any) -> dict[str, Any]:
     return value.__dict__ if isinstance(value, BaseModel) else attributes(value)
 
 
-class _Refusing:
-    """Turns what validation raises into a Refusal of what lies ``at`` a place, of which pydantic knows ``depth`` on."""
-
-    __slots__ = ("at", "depth", "value")
-
-    def __init__(self, at: At, value: Any, depth: int) -> None:
-        self.at, self.value, self.depth = at, value, depth
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValidationError):
-            raise Refusal(
-                (
-                    (*self.at[: self.depth], *problem["loc"]),
-                    problem["msg"],
-                    shortened(problem["input"], 60) if problem["loc"] and problem["type"] != "missing" else "",
-                )
-                for problem in error.errors(include_url=False, include_context=False)
-            ) from error
-        if isinstance(error, Exception) and not isinstance(error, (RoutiluxError, Refusal)):
-            given = "" if self.value is None else shortened(self.value, 60)
-            raise Refusal([(self.at, f"its validation raised {type(error).__name__}: {error}", given)]) from error
+def _refusal(error: Exception, at: At, name: str | None = None, value: Any = None) -> Exception:
+    """Return what validation of what lies ``at`` a place, or of its field ``name``, raises instead of an error."""
+    if isinstance(error, ValidationError):
+        return Refusal(
+            (
+                (*at, *problem["loc"]),
+                problem["msg"],
+                shortened(problem["input"], 60) if problem["loc"] and problem["type"] != "missing" else "",
+            )
+            for problem in error.errors(include_url=False, include_context=False)
+        )
+    if isinstance(error, (RoutiluxError, Refusal)):
+        raise error
+    where, given = (at, "") if name is None else ((*at, name), shortened(value, 60))
+    return Refusal([(where, f"its validation raised {type(error).__name__}: {error}", given)])
 
 
 def _accepted(self: Any) -> Any:

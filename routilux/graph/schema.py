@@ -51,12 +51,6 @@ class StateSchema:
             hint = known_names(name, self.fields, "fields")
             raise StateError(f"{where or self.where}: the state {self.model.__name__} has no field {name!r}{hint}")
 
-    def fields_of(self, shared: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of the state among the shared data; the dict itself when it has nothing else."""
-        if len(shared) == len(self.fields):
-            return shared
-        return {name: shared[name] for name in self.checked.fields}
-
     def instance(self, fields: dict[str, Any]) -> BaseModel:
         """Return an instance of the model with these values as they are, which become its own."""
         return self.checked.instance(fields)
@@ -162,8 +156,9 @@ class StateSchema:
             if name in self.fields:
                 raise StateError(f"{where}: field {name!r} of the state {self.model.__name__} cannot be removed")
         fields = {name: value for name, value in changes.items() if name in self.fields}
-        for name in self.checked.frozen_fields.intersection(fields):
-            self.check_settable(name, before[name], fields[name], where)
+        if self.checked.frozen_fields:
+            for name in self.checked.frozen_fields.intersection(fields):
+                self.check_settable(name, before[name], fields[name], where)
         changed = self._refusing(where, None, before, fields, origins, in_place) if fields else {}
         return {**changes, **changed} if len(fields) < len(changes) else changed
 
@@ -180,10 +175,11 @@ class StateSchema:
             for name, value in fields.items():
                 if name in self.checked.with_models:
                     self.models.settle(value, origins, (name,), set())
-            frozen = self.checked.frozen_fields.intersection(fields)
-            kept = {name: fields.pop(name) for name in frozen} if frozen else {}
             if self.checked.looks_around:
                 before = {name: before[name] for name in self.checked.fields}
+            if not self.checked.frozen_fields:
+                return self.checked.changed(before, fields)
+            kept = {name: fields.pop(name) for name in self.checked.frozen_fields.intersection(fields)}
             return {**kept, **self.checked.changed(before, fields)} if fields else kept
         except Refusal as refusal:
             bad = sorted({str(at[0]) for at, _, _ in refusal.problems if at} & in_place)

@@ -84,11 +84,13 @@ class _Access(BaseModel):
         if name.startswith("_"):
             super().__setattr__(name, value)
             return
-        descriptor = getattr(type(self), name, None)
-        if name not in type(self).model_fields and hasattr(descriptor, "__set__"):
-            descriptor.__set__(self, value)  # type: ignore[union-attr]
-            return
-        draft_of(self).put(name, value)
+        draft = draft_of(self)
+        if draft.schema is not None and name not in draft.schema.fields:
+            descriptor = getattr(type(self), name, None)
+            if hasattr(descriptor, "__set__"):  # a property
+                descriptor.__set__(self, value)  # type: ignore[union-attr]
+                return
+        draft.put(name, value)
 
     def __delattr__(self, name: str) -> None:
         where = draft_of(self).where()

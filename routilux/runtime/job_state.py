@@ -141,7 +141,11 @@ class JobState(Savable):
         """Return a copy of a value of the shared data, or ``default``."""
         _check_key(key)
         scope = self._scope()
-        value = self._record.shared.get(key, _MISSING) if scope is None else scope.read(key, _MISSING)
+        if scope is not None:
+            value = scope.read(key, _MISSING)
+        else:
+            with self._job.lock:
+                value = self._record.shared.get(key, _MISSING)
         return default if value is _MISSING else copy_value(value)
 
     def update_shared_data(self, key: str, value: Any) -> None:

@@ -13,11 +13,11 @@ from ..errors import ExecutionError, PayloadError, StateError, known_names
 from ..routine.binding import shortened
 from ..routine.resource import Factory
 from .context import Context, HandlerContext
+from .edit_operations import EditOperations
 from .job import Job
-from .state_operations import StateOperations
 
 
-class Operations(StateOperations):
+class Operations(EditOperations):
     """The operations of the activation that one thread runs."""
 
     __slots__ = ("finish_with",)

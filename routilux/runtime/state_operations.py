@@ -7,10 +7,7 @@ from typing import Any
 
 from ..core.copying import copy_payload, copy_value
 from ..core.job_record import Activation
-from ..core.machine import deferred, emitted
 from ..core.paths import replaced
-from ..core.plan import EventPlan
-from ..core.records import Deferred, Emitted
 from ..errors import StateError
 from ..graph.models import Origins, carried, paired
 from ..graph.schema import plain
@@ -19,26 +16,21 @@ from .faces import face_of
 from .job import Job
 from .state_writes import Area, Change, StateWrites
 
-HeldEmissions = list[tuple[EventPlan, dict[str, Any], bool, bool]]  # event, data, isolate, deferred
-
 
 class StateOperations(StateWrites):
-    """Reads, writes, the working copy, and edits.
+    """Reads, writes, and the working copy.
 
     ``editing`` is the state inside an open edit, ``given`` the model that was handed out last as a copy of the whole
-    state. ``held`` are emissions that have not left yet. ``state_used`` is set by whatever is to be seen to when the
-    handler has returned.
+    state. ``state_used`` is set by whatever is to be seen to when the handler has returned.
     """
 
-    __slots__ = ("editing", "face", "given", "held", "held_before", "state_used")
+    __slots__ = ("editing", "face", "given", "state_used")
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.held: HeldEmissions | None = None
         self.face: Any = None
         self.given: tuple[Any, Origins] | None = None
         self.editing: EditDraft | None = None
-        self.held_before: HeldEmissions | None = None
         self.state_used = False
 
     def acting_for(self, activation: Activation, what: str) -> None:
@@ -104,10 +96,16 @@ class StateOperations(StateWrites):
     def _snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
         with self.job.lock:
             self._still(activation)
-            values, revision = dict(self.record.shared), self.record.revision
             if read:
                 self.note_read(None, None)
-        return values if self.schema is None else self.schema.fields_of(values), revision
+            return self._values(), self.record.revision
+
+    def _values(self) -> dict[str, Any]:
+        """Return the values of the state as they are in the record. The caller holds the lock."""
+        shared, schema = self.record.shared, self.schema
+        if schema is None or len(shared) == len(schema.fields):
+            return dict(shared)
+        return {name: shared[name] for name in schema.checked.fields}
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -232,7 +230,7 @@ class StateOperations(StateWrites):
                 if draft.schema is None or key in draft.schema.fields:
                     draft.was_written(key, written.get(key, MISSING), revision, by_another=by_another)
 
-    # --- the working copy, and edits ------------------------------------------------------------------------------
+    # --- the working copy -----------------------------------------------------------------------------------------
 
     def state(self) -> Any:
         """Return what a handler sees as ``ctx.state``: a model with a schema, else a mapping."""
@@ -247,123 +245,3 @@ class StateOperations(StateWrites):
                 self.draft = draft
                 self.state_used = True
         return self.face
-
-    def begin_edit(self, activation: Activation) -> EditDraft:
-        """Become the only activation of the job that edits, and return its draft; emissions are held from now on."""
-        self.before_edit(activation)
-        self.job.edits.take(activation, self.check)
-        try:
-            return self.open_edit(activation)
-        except BaseException:
-            self.job.edits.give(activation)
-            raise
-
-    def before_edit(self, activation: Activation) -> None:
-        """Raise unless this activation may ask to be the one that edits, and commit its working copy."""
-        self.acting_for(activation, "store.edit_state()")
-        if self.editing is not None:
-            raise StateError(f"{self.where(activation.slot)}: edit_state() inside edit_state(): edits cannot be nested")
-        self.commit_draft()
-
-    def open_edit(self, activation: Activation) -> EditDraft:
-        """Begin an edit of the activation whose turn it is to edit."""
-        values, since = self._snapshot(activation)
-        draft = EditDraft(self, activation, values, since, self.schema)
-        draft.face = face_of(draft)
-        with self.job.lock:
-            self._still(activation)
-            self.held_before = self.held
-            self.held = [*(self.held or ())]
-            self.editing = draft
-            self.state_used = True
-        return draft
-
-    def end_edit(self, draft: EditDraft, *, keep: bool) -> None:
-        """Commit an edit and let its emissions leave; drop both unless it is kept, or when the commit is refused."""
-        activation = draft.activation
-        if self.activation is not activation or not self.here() or self.editing is not draft:
-            self.job.edits.give(activation)
-            raise self.too_late(activation)
-        held, before = self.held or [], self.held_before
-        self.editing = None
-        self.held = before
-        try:
-            self._check_outside(activation, refuse=keep)
-            if keep:
-                self._commit_edit(draft)
-                if before is not None:
-                    self.held = held
-                else:
-                    with self.job.lock:
-                        self.check(activation)
-                        self.release(activation, held)
-        finally:
-            self.job.edits.give(activation)
-
-    def _commit_edit(self, draft: EditDraft) -> None:
-        changed, removed = draft.changes(), tuple(draft.removed)
-        if not changed and not removed:
-            return
-
-        def make(now: Mapping[str, Any]) -> Change:
-            new, origins = carried(changed, draft.origins)
-            return Change(new, removed, origins)
-
-        def seen(key: str) -> int:
-            if draft.whole or key in draft.read:
-                return draft.since
-            outside = self.seen(key)  # what is set here without a look at it may come from an earlier look
-            return draft.since if outside < 0 else outside
-
-        written = self.write_shared(draft.activation, (*changed, *removed), make, seen=seen)
-        if written is not None:
-            self._written((*written[0], *removed), *written)
-
-    def _check_outside(self, activation: Activation, *, refuse: bool) -> None:
-        """See to it that what was changed in place in the working copy during an edit is not lost silently."""
-        draft = self.draft
-        for key in draft.changed_in_place() if draft is not None else ():
-            assert draft is not None
-            draft.forget(key)
-            if refuse:
-                raise StateError(
-                    f"{self.where(activation.slot)}: key {key!r} was changed through ctx.state inside edit_state(), "
-                    f"which is no part of the edit; change the state that edit_state() gives"
-                )
-
-    def end_state(self) -> None:
-        """Commit what is left to commit when the handler has returned."""
-        draft = self.editing
-        if draft is None:
-            self.commit_draft()
-            return
-        self.editing, self.held = None, self.held_before
-        self.job.edits.give(draft.activation)
-        raise StateError(
-            f"{draft.where()}: edit_state() was entered and not left, so that the edit was dropped; use "
-            f"'with ctx.store.edit_state() as state:'"
-        )
-
-    def drop_state(self) -> None:
-        """Drop what an attempt that was given up has not committed; its thread is not this turn's any more."""
-        with self.job.lock:
-            self.draft = self.editing = None
-
-    def forget_state(self) -> None:
-        """Forget what an activation has done to the state."""
-        self.reads, self.own = {}, {}
-        self.draft = self.face = self.given = self.editing = self.held_before = None
-        self.state_used = False
-
-    def release(self, activation: Activation, held: HeldEmissions) -> None:
-        """Let held emissions leave. The caller holds the lock."""
-        at = self.job.now()
-        for event, data, isolate, later in held:
-            if later:
-                deferred(self.record, activation, event, data, isolate)
-            else:
-                emitted(self.record, activation, event, data, isolate, at)
-            if self.noting:
-                made = (activation.delivery.id, event.name, data, isolate)
-                self.job.note(Deferred(*made) if later else Emitted(*made, at), activation)
-        self.job.call()

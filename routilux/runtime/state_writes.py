@@ -93,34 +93,40 @@ class StateWrites(ActingTurn):
             depends: the keys that ``make`` depends on.
             in_place: keys whose values were changed in place.
         """
-        schema = self.schema
+        schema, shared, lock = self.schema, self.record.shared, self.job.lock
+        seen = seen or self.seen
+        if schema is None and not depends:
+            change = make({})
+            with lock:
+                return self._commit(activation, keys, change.values, change.removed, seen)
         if schema is not None:
             depends = schema.checked.fields if schema.checked.looks_around else (*depends, *keys)
-        shared, lock = self.record.shared, self.job.lock
 
         def prepared() -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
             now = {key: shared.get(key, MISSING) for key in depends}
-            change = make(now)
-            if schema is None or change.valid:
-                return now, change.values, change.removed
-            where = self.where(activation.slot)
-            values = schema.changed(now, change.values, change.removed, change.origins or {}, where, in_place)
-            return now, values, change.removed
+            values, removed, origins, valid = make(now)
+            if schema is not None and not valid:
+                values = schema.changed(now, values, removed, origins or {}, self.where(activation.slot), in_place)
+            return now, values, removed
 
         for _ in range(ROUNDS):
             # Validators may be slow, so that they run beside other writers. Values in the record are replaced, never
             # changed: that they are all still there means that nothing that matters has happened meanwhile.
             now, values, removed = prepared()
             with lock:
-                unchanged = all(shared.get(key, MISSING) is value for key, value in now.items())
+                unchanged = True
+                for key, value in now.items():
+                    if shared.get(key, MISSING) is not value:
+                        unchanged = False
+                        break
                 if unchanged:
-                    written = self._commit(activation, keys, values, removed, seen or self.seen)
+                    written = self._commit(activation, keys, values, removed, seen)
             if unchanged:
                 break
         else:
             with lock:
                 _, values, removed = prepared()
-                written = self._commit(activation, keys, values, removed, seen or self.seen)
+                written = self._commit(activation, keys, values, removed, seen)
         if self.noting:
             self.job.notices.tell()
         return written
