@@ -117,7 +117,11 @@ class StateWrites(ActingTurn):
             # changed: that they are all still there means that nothing that matters has happened meanwhile.
             now, values, removed = prepared()
             with lock:
-                unchanged = self._unchanged(now)
+                unchanged = True
+                for key, value in now.items():
+                    if shared.get(key, MISSING) is not value:
+                        unchanged = False
+                        break
                 if unchanged:
                     written = self._commit(activation, keys, values, removed, seen)
             if unchanged:
@@ -129,11 +133,6 @@ class StateWrites(ActingTurn):
         if self.noting:
             self.job.notices.tell()
         return written
-
-    def _unchanged(self, now: dict[str, Any]) -> bool:
-        """Whether the values of keys are the very ones that they were. The caller holds the lock."""
-        shared = self.record.shared
-        return all(shared.get(key, MISSING) is value for key, value in now.items())
 
     def _commit(
         self,
