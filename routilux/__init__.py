@@ -21,7 +21,7 @@ from .errors import (
 )
 from .flow import Flow
 from .graph import Connection, Finding
-from .routine import Event, ExecutionContext, Routine, Slot
+from .routine import Event, ExecutionContext, Resource, Routine, Slot
 from .runtime.async_store import AsyncStore
 from .runtime.clock import Clock
 from .runtime.context import AsyncContext, Context
@@ -41,6 +41,7 @@ __all__ = [
     "Event",
     "Finding",
     "Flow",
+    "Resource",
     "Routine",
     "Slot",
     # running

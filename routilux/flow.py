@@ -23,6 +23,7 @@ from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, new_id
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
+from .runtime.resources import Resources
 from .runtime.saving import as_document
 from .store import files
 from .store.files import StrPath
@@ -100,6 +101,7 @@ class Flow(Graph):
             raise DeclarationError(f"{where}: engine must be an Engine, not {engine!r}")
         self.engine = engine if engine is not None else default_engine()
         self.output_handlers: list[OutputHandler] = []
+        self.resources = Resources(self, self._factories)
         self._jobs = Jobs(self)
 
     # --- running ------------------------------------------------------------------------------------------------
@@ -246,13 +248,14 @@ class Flow(Graph):
         return JobState(job)
 
     def shutdown(self, *, cancel: bool = False) -> None:
-        """Wait for the running jobs to end, then let go of the worker threads. No job can be started afterwards.
+        """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.
 
-        With ``cancel``, the jobs are cancelled first, so that only handlers that run are waited for. A second call does
-        nothing.
+        No job can be started afterwards. With ``cancel``, the jobs are cancelled first, so that only handlers that run
+        are waited for. A second call does nothing.
 
         Raises:
             ContextError: inside a handler of one of the jobs.
+            ExecutionError: when closing a resource has raised; the others are closed all the same.
         """
         refuse_on_loop(self.engine, f"flow {self.flow_id!r}: shutdown()")
         for job in self._jobs.running():
@@ -262,7 +265,10 @@ class Flow(Graph):
             if cancel:
                 job.cancel_unless_ended("the flow was shut down")
             wait(job, None)
-        self.engine.release(self)
+        try:
+            self.resources.close()
+        finally:
+            self.engine.release(self)
 
     def __enter__(self) -> Flow:
         return self

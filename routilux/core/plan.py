@@ -29,7 +29,8 @@ class SlotPlan(_Shared):
 
     ``direct``: the payload may be passed to the handler as it is. ``holds``: the policy holds emissions back until
     an attempt has succeeded. ``on_loop``: the handler is a coroutine function, which runs on the event loop.
-    ``merges``: ``merge`` is a function.
+    ``merges``: ``merge`` is a function. ``resources``: parameters of the handler, each with the factory of the resource
+    that it gets.
     """
 
     index: int
@@ -45,6 +46,7 @@ class SlotPlan(_Shared):
     holds: bool
     on_loop: bool
     merges: bool
+    resources: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

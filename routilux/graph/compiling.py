@@ -7,7 +7,9 @@ from typing import Any
 
 from ..core.plan import EventPlan, MailboxPlan, NodePlan, Plan, Route, SlotPlan
 from ..core.policy import STOP, ErrorHandler
-from ..routine.declaration import Routine, declaration_of
+from ..errors import DeclarationError, known_names
+from ..routine.declaration import Routine, Slot, declaration_of
+from ..routine.resource import Factory
 from .shape import Connection
 
 
@@ -16,11 +18,15 @@ def compile_plan(
     routines: Mapping[str, Routine],
     connections: Iterable[Connection],
     flow_handler: ErrorHandler | None,
+    factories: Mapping[str, Factory],
     **options: Any,
 ) -> Plan:
     """Return the plan of a flow; ``options`` are further fields of the plan.
 
     The policy of a slot is the routine's, else the flow's, else STOP.
+
+    Raises:
+        DeclarationError: when a handler asks for a resource by a name that is not among the ``factories``.
     """
     nodes: dict[str, NodePlan] = {}
     slots: list[SlotPlan] = []
@@ -28,7 +34,7 @@ def compile_plan(
     for routine_id, routine in routines.items():
         node = nodes[routine_id] = NodePlan(routine_id, routine, {}, {})
         policy = declaration_of(routine).error_handler or flow_handler or STOP
-        _add_slots(node, policy, slots, mailboxes)
+        _add_slots(node, policy, factories, f"flow {flow_id!r}, routine {routine_id!r}", slots, mailboxes)
     routes: dict[tuple[str, str], list[Route]] = {}
     for wire in connections:
         target = nodes[wire.target_id].slots[wire.slot]
@@ -42,7 +48,30 @@ def compile_plan(
     return Plan(flow_id, nodes, tuple(slots), tuple(mailboxes), **options)
 
 
-def _add_slots(node: NodePlan, policy: ErrorHandler, slots: list[SlotPlan], mailboxes: list[MailboxPlan]) -> None:
+def _resources(slot: Slot, factories: Mapping[str, Factory], where: str) -> tuple[tuple[str, Factory], ...]:
+    """Return the parameters of a slot's handler that are resources, each with what makes it."""
+    found = []
+    for parameter, resource in slot.binding.resources.items():
+        factory = resource.factory
+        if isinstance(factory, str):
+            if factory not in factories:
+                raise DeclarationError(
+                    f"{where}, slot {slot.name!r}: parameter {parameter!r} of the handler is resource {factory!r}, "
+                    f"which add_resource() has not added{known_names(factory, factories, 'resources')}"
+                )
+            factory = factories[factory]
+        found.append((parameter, factory))
+    return tuple(found)
+
+
+def _add_slots(
+    node: NodePlan,
+    policy: ErrorHandler,
+    factories: Mapping[str, Factory],
+    where: str,
+    slots: list[SlotPlan],
+    mailboxes: list[MailboxPlan],
+) -> None:
     """Add the slots of one routine: those that handle one delivery at a time share a mailbox."""
     declared = declaration_of(node.routine).slots.values()
     shared = None
@@ -70,6 +99,7 @@ def _add_slots(node: NodePlan, policy: ErrorHandler, slots: list[SlotPlan], mail
             holds=policy.holds_emissions,
             on_loop=slot.binding.on_loop,
             merges=callable(slot.merge_strategy),
+            resources=_resources(slot, factories, where),
         )
         node.slots[slot.name] = plan
         slots.append(plan)

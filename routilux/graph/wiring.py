@@ -10,6 +10,7 @@ from ..core.plan import Plan
 from ..core.policy import ErrorHandler
 from ..errors import DeclarationError
 from ..routine.declaration import Event, Routine, Slot, declaration_of, find
+from ..routine.resource import Factory, check_factory, check_resource_name
 from ..store.known_types import KnownTypes, check_types
 from .compiling import compile_plan
 from .description import describe
@@ -31,6 +32,7 @@ class Graph:
         self.error_handler: ErrorHandler | None = None
         self._routines: dict[str, Routine] = {}
         self._connections: dict[Connection, None] = {}
+        self._factories: dict[str, Factory] = {}
         self._plan: Plan | None = None
         self._types: dict[type, None] = {}
 
@@ -152,6 +154,32 @@ class Graph:
         self.changing("set the error handler")
         self.error_handler = error_handler
 
+    def add_resource(self, name: str, factory: Factory) -> None:
+        """Give the flow a resource (a client, a pool, an open file) that handlers use: one object for all of its jobs.
+
+        A handler gets it as a parameter annotated with ``Annotated[Client, Resource(name)]``, or by
+        ``ctx.resource(name)``. It is made when a handler first needs it, and closed by `Flow.shutdown`; a flow that is
+        never shut down does not close it.
+
+        Args:
+            name: a name that no other resource of the flow has.
+            factory: a function without arguments. It may return the resource, or be a generator function that yields
+                it once and cleans up afterwards, or return a context manager, whose value is the resource. What has a
+                method ``close`` (or ``aclose``) is the resource itself, and is closed by that. All of these may be
+                asynchronous as well, and then run on the event loop of the engine.
+
+        Raises:
+            DeclarationError: when the name is taken or no non-empty string, the factory cannot be called without
+                arguments, or a job of this flow is running.
+        """
+        check_resource_name(name, f"flow {self.flow_id!r}")
+        where = f"flow {self.flow_id!r}: resource {name!r}"
+        if name in self._factories:
+            raise DeclarationError(f"{where} is there already")
+        check_factory(factory, where)
+        self.changing(f"add resource {name!r}")
+        self._factories[name] = factory
+
     def plan(self) -> Plan:
         """Return the compiled form, which is made once after each change."""
         plan = self._plan
@@ -161,6 +189,7 @@ class Graph:
                 self._routines,
                 self.connections,
                 self.error_handler,
+                self._factories,
                 copy_payloads=self.copy_payloads,
                 state_schema=self.schema,
             )
@@ -206,7 +235,8 @@ class Graph:
         """Return a description of the graph that can be kept as JSON.
 
         It holds the flow's options, the error handlers, the routines with the names of their classes and their
-        configuration (tuples as lists), and the connections. Slots, events and handlers come from the classes.
+        configuration (tuples as lists), and the connections. Slots, events and handlers come from the classes, and
+        resources are added anew.
 
         Raises:
             DeclarationError: when a configuration holds what JSON has no form for (the message names the path), or two

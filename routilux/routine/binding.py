@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from ..errors import DeclarationError
+from .resource import Resource, resource_of
 from .scope import ExecutionContext
 
 Validator = Callable[[Any], Any]
@@ -41,11 +42,13 @@ class Binding:
     __slots__ = (
         "context",
         "direct",
+        "given",
         "handler",
         "hints",
         "names",
         "needed",
         "on_loop",
+        "resources",
         "rest",
         "rest_validator",
         "sole",
@@ -56,16 +59,19 @@ class Binding:
         self.handler: Callable[..., Any] = _receive if handler is None else handler
         self.context: str | None = None  # the parameter that gets the context
         self.hints: tuple[Any, ...] = ()  # the annotations of those that a payload is bound to
+        self.resources: dict[str, Resource] = {}  # those that get a resource
         self.names: tuple[str, ...] = ()
         self.needed: frozenset[str] = frozenset()
         self.rest = False
         self.validators: dict[str, Validator] = {}
         self.rest_validator: Validator | None = None
         self._read_signature(where)
-        self.on_loop = _is_coroutine_function(self.handler)
+        self.on_loop = is_coroutine_function(self.handler)
+        # Parameters that never come from the payload.
+        self.given = (*self.resources, *((self.context,) if self.context is not None else ()))
         self.sole = self.names[0] if len(self.names) == 1 and not self.rest else None
         # Whether the payload may be passed as it is.
-        checks = self.needed or self.validators or self.rest_validator or self.context
+        checks = self.needed or self.validators or self.rest_validator or self.given
         self.direct = self.rest and not checks and not self.on_loop
 
     def _read_signature(self, where: str) -> None:
@@ -84,9 +90,13 @@ class Binding:
                     f"{where}: parameter {parameter.name!r} of the handler is positional-only, and a payload is bound "
                     f"by name; remove the '/' from its signature"
                 )
+            hint = hints.get(parameter.name, Any)
+            resource = resource_of(hint, parameter, _is_context(hint), where)
+            if resource is not None:
+                self.resources[parameter.name] = resource
+                continue
             if parameter.kind is parameter.VAR_POSITIONAL:
                 continue
-            hint = hints.get(parameter.name, Any)
             if _is_context(hint):
                 self.context = parameter.name
                 continue
@@ -106,6 +116,8 @@ class Binding:
         """Return the keyword arguments for the handler; raise Misfit when the payload does not fit it."""
         if self.rest:
             arguments = dict(payload)
+            for name in self.given:
+                arguments.pop(name, None)
         elif self.sole is not None and payload and self.sole not in payload:
             return self._bind_whole(self.sole, dict(payload))
         else:
@@ -133,7 +145,7 @@ class Binding:
 
     def accepts(self, name: str) -> bool:
         """Whether the handler takes a parameter of this name."""
-        return self.rest or name in self.names
+        return name in self.names or (self.rest and name not in self.given)
 
 
 def _is_context(hint: Any) -> bool:
@@ -148,7 +160,7 @@ def _receive(**payload: Any) -> None:
 def _refuse_what_would_not_run(handler: object, where: str) -> None:
     if not callable(handler):
         raise DeclarationError(f"{where}: the handler must be callable, not {handler!r}")
-    for function in _functions_of(handler):
+    for function in functions_of(handler):
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise DeclarationError(
                 f"{where}: handler {handler!r} is a generator function, whose body would never run; "
@@ -156,13 +168,14 @@ def _refuse_what_would_not_run(handler: object, where: str) -> None:
             )
 
 
-def _functions_of(handler: object) -> tuple[object, object]:
+def functions_of(handler: object) -> tuple[object, object]:
     """Return what may be the function behind a handler: itself, or the method that calling it calls."""
     return handler, None if inspect.isclass(handler) else getattr(handler, "__call__", None)  # noqa: B004 - the method is wanted
 
 
-def _is_coroutine_function(handler: object) -> bool:
-    return any(inspect.iscoroutinefunction(function) for function in _functions_of(handler))
+def is_coroutine_function(handler: object) -> bool:
+    """Whether calling it makes a coroutine."""
+    return any(inspect.iscoroutinefunction(function) for function in functions_of(handler))
 
 
 def _is_function_of_ctx(handler: object) -> bool:

@@ -96,8 +96,9 @@ class Routine:
             name: the slot's name, not yet used for a slot of this routine.
             handler: called once per delivery, with the payload bound to its parameters by name. A handler whose
                 only parameter is not in the payload receives the whole payload. Annotated parameters are validated
-                and coerced by pydantic; one annotated `Context` gets the context and takes no part in this. None:
-                what arrives is recorded and nothing else happens.
+                and coerced by pydantic; one annotated `Context` gets the context, one with a `Resource` in its
+                annotation a resource of the flow, and these take no part in the rest. None: what arrives is recorded
+                and nothing else happens.
             merge_strategy: what the handler sees of earlier deliveries to this slot in the same job: ``"override"``
                 nothing, ``"append"`` for each key the list of all values so far, or a function
                 ``(old, new) -> merged`` of two dicts (``old`` is empty at first).
@@ -248,7 +249,7 @@ class Routine:
 
     def _outside(self, what: str, scope: Scope | None) -> ContextError:
         me = type(self).__name__
-        if scope is None:
+        if scope is None or scope.routine is None:
             reason = "it is only possible inside a handler, in the handler's own thread, while the handler runs"
         else:
             reason = f"the handler that runs here belongs to {type(scope.routine).__name__}, not to this routine"

@@ -60,6 +60,9 @@ class ExecutionContext(Protocol):
     def emit(self, event_name: str, /, **params: Any) -> None:
         """Emit an event of this routine, as `Routine.emit` does."""
 
+    def resource(self, name: str) -> Any:
+        """Return a resource that was added to the flow; in coroutine handlers, to be awaited."""
+
     def finish(self, result: Any = None) -> None:
         """End the job as completed, with this result, when this handler has returned."""
 

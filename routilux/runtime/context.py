@@ -25,6 +25,9 @@ class Acting(StoreActing, Protocol):
     def state(self) -> Any:
         """Return the working copy of the state."""
 
+    def resource(self, name: str) -> Any:
+        """Return a resource of the flow."""
+
     def finish(self, result: Any) -> None:
         """End the job when the turn has succeeded."""
 
@@ -43,6 +46,9 @@ class ActingTask(Acting, Protocol):
 
     async def ease(self) -> None:
         """Wait for room in the queue."""
+
+    async def resource_async(self, name: str) -> Any:
+        """Return a resource of the flow."""
 
     async def begin_edit_async(self, activation: Activation) -> EditDraft:
         """Become the only one that edits, and return the draft of the edit."""
@@ -158,6 +164,18 @@ class Context(HandlerContext):
         self._check("store")
         return Store(self._turn, self._activation)
 
+    def resource(self, name: str) -> Any:
+        """Return the resource that `Flow.add_resource` has added under this name; it is made if it is not yet.
+
+        Raises:
+            DeclarationError: when the flow has no resource of this name.
+            ExecutionError: when the flow is shut down, or the resource is needed to build itself.
+            ContextError: outside the handler's turn.
+            Exception: what the factory raises.
+        """
+        self._check(f"resource({name!r})")
+        return self._turn.resource(name)
+
     def flush(self) -> None:
         """Write what was changed in place in ``ctx.state``, and let the queue of the job get shorter when it is full.
 
@@ -174,8 +192,8 @@ class Context(HandlerContext):
 class AsyncContext(HandlerContext):
     """The context of one running coroutine handler: the value of a parameter annotated with this class.
 
-    It is used as a `Context` is, except that ``store`` and ``flush`` are awaited. Its operations belong to the task
-    that the handler runs in: in tasks that the handler makes, they raise `ContextError`.
+    It is used as a `Context` is, except that ``store``, ``resource`` and ``flush`` are awaited. Its operations belong
+    to the task that the handler runs in: in tasks that the handler makes, they raise `ContextError`.
     """
 
     __slots__ = ()
@@ -187,6 +205,14 @@ class AsyncContext(HandlerContext):
         """The state by dotted paths, and atomic edits of it."""
         self._check("store")
         return AsyncStore(self._turn, self._activation)
+
+    async def resource(self, name: str) -> Any:
+        """Return the resource that `Flow.add_resource` has added under this name; it is made if it is not yet.
+
+        Raises what `Context.resource` does.
+        """
+        self._check(f"resource({name!r})")
+        return await self._turn.resource_async(name)
 
     async def flush(self) -> None:
         """Write what was changed in place in ``ctx.state``, and wait while the queue of the job is full.

@@ -39,15 +39,17 @@ class LoopBell:
 class EventLoop:
     """A thread with an event loop. It ends when it is closed and none of its handlers runs any more.
 
-    All but the constructor, ``call``, ``close`` and ``join`` belongs to the loop's own thread.
+    All but the constructor, ``call``, ``keep``, ``close`` and ``join`` belongs to the loop's own thread.
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        # In no context variables: it would keep those of the handler that needs it first, and so that handler's job.
+        self._loop = Variables().run(asyncio.new_event_loop)
         self._thread = threading.Thread(target=self._run, name="routilux-loop", daemon=True)
         self._closing = False
         self._running = 0
         self._given_up = 0
+        self._kept: set[asyncio.Task[None]] = set()
         try:
             self._thread.start()
         except RuntimeError:  # the system gives no thread
@@ -75,6 +77,23 @@ class EventLoop:
         self._running += 1
         task: asyncio.Task[None] = variables.copy().run(self._loop.create_task, coroutine)
         return task
+
+    def keep(self, coroutine: Coroutine[Any, Any, None], variables: Variables) -> None:
+        """Run a coroutine in these context variables, without counting it: at the end it is cancelled.
+
+        Any thread may call it.
+        """
+        self.call(self._keep, coroutine, variables)
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None], variables: Variables) -> None:
+        task: asyncio.Task[None] = variables.run(self._loop.create_task, coroutine)
+        self._kept.add(task)
+        # Not in the context variables of here, which would be kept as long, and the turn in them.
+        task.add_done_callback(self._kept.discard, context=Variables())
+
+    def make_bell(self) -> LoopBell:
+        """Return a bell for a task that runs."""
+        return LoopBell()
 
     def give_up(self) -> None:
         """Do not wait, at the end, for one of the coroutines."""

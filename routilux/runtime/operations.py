@@ -11,6 +11,7 @@ from ..core.plan import EventPlan, SlotPlan
 from ..core.records import Deferred, Emitted, Logged, Sent
 from ..errors import ExecutionError, PayloadError, StateError, known_names
 from ..routine.binding import shortened
+from ..routine.resource import Factory
 from .context import Context, HandlerContext
 from .job import Job
 from .state_operations import StateOperations
@@ -105,6 +106,16 @@ class Operations(StateOperations):
                 deferred(self.record, activation, event, data, isolate)
                 if self.noting:
                     self.job.note(Deferred(activation.delivery.id, event.name, data, isolate), activation)
+
+    def resource(self, name: str) -> Any:
+        """Return a resource of the flow, by the name that it was given."""
+        return self.job.flow.resources.get(self.factory_of(name))
+
+    def factory_of(self, name: str) -> Factory:
+        """Return what makes a resource, by its name."""
+        where = self.where(self.acting(f"resource({name!r})").slot)
+        factory: Factory = self.job.flow.resources.named(name, where)
+        return factory
 
     def finish(self, result: Any) -> None:
         """End the job as completed when this turn has succeeded."""

@@ -8,9 +8,11 @@ on threads. What a handler does is committed on the loop's thread, under the job
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from ..core.job_record import Activation
 from ..core.machine import began, ended, released
+from ..core.plan import SlotPlan
 from ..core.records import Began
 from ..errors import ContextError, HandlerTimeoutError
 from ..routine.scope import Scope, current
@@ -113,7 +115,10 @@ class TaskTurn(Committing):
                     self.budget = int(slot.timeout * 1e9)
                     self.begun = self.job.now()
                     self._watch_time()
-                await slot.binding.handler(**arguments)
+                if slot.resources:
+                    await self._add_resources(arguments, slot)
+                if not self.cancelling:
+                    await slot.binding.handler(**arguments)
         except BaseException as raised:
             error = raised
         if self.timer is not None:
@@ -128,6 +133,10 @@ class TaskTurn(Committing):
             with self.job.lock:
                 self.job.tasks.discard(self)
             self.event_loop.done(self.given_up)
+
+    async def _add_resources(self, arguments: dict[str, Any], slot: SlotPlan) -> None:
+        for parameter, factory in slot.resources:
+            arguments[parameter] = await self.job.flow.resources.get_in_task(factory, LoopBell)
 
     def _finish(self, activation: Activation, error: BaseException | None) -> None:
         job, record = self.job, self.record
@@ -200,6 +209,10 @@ class TaskTurn(Committing):
 
     def relieve(self) -> None:
         """Let the handler go on emitting: on the loop, only ``await ctx.flush()`` waits for room in the queue."""
+
+    async def resource_async(self, name: str) -> Any:
+        """Return a resource of the flow, by the name that it was given."""
+        return await self.job.flow.resources.get_in_task(self.factory_of(name), LoopBell)
 
     async def begin_edit_async(self, activation: Activation) -> EditDraft:
         """Do as `begin_edit` does; waiting for another editor keeps no other handler waiting."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from _thread import get_ident
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..core.job_record import Activation, Mailbox
@@ -113,12 +115,23 @@ class Turn(Committing):
     def _handle(self, slot: SlotPlan, activation: Activation) -> None:
         """Call the handler of a slot that asks for more than the plain payload."""
         arguments = self.arguments(slot, activation)
+        handler = slot.binding.handler if not slot.resources else partial(self._handle_with_resources, slot)
         if slot.timeout is None:
-            slot.binding.handler(**arguments)
+            handler(**arguments)
         else:
-            self._handle_timed(slot, arguments, slot.timeout)
+            self._handle_timed(slot, handler, arguments, slot.timeout)
 
-    def _handle_timed(self, slot: SlotPlan, arguments: dict[str, Any], timeout: float) -> None:
+    def _handle_with_resources(self, slot: SlotPlan, /, **arguments: Any) -> None:
+        """Call a handler that is given resources, unless nobody waits for it any more when they are there."""
+        activation, record = self.acting("a handler with resources"), self.record
+        for parameter, factory in slot.resources:
+            arguments[parameter] = self.job.flow.resources.get(factory)
+        if not record.closed and record.running.get(activation.delivery.id) is activation:
+            slot.binding.handler(**arguments)
+
+    def _handle_timed(
+        self, slot: SlotPlan, handler: Callable[..., Any], arguments: dict[str, Any], timeout: float
+    ) -> None:
         """Run a handler on a helper thread, and stop waiting for it when its time is up.
 
         Time that the helper spends on other handlers, inside an ``emit``, does not count.
@@ -132,7 +145,7 @@ class Turn(Committing):
         begun = now()
         self.thread = helper.thread
         try:
-            call = helper.start(slot.binding.handler, arguments)
+            call = helper.start(handler, arguments)
             while not call.done:
                 since = self.nested_since
                 left = (begun + budget + self.nested - now()) / 1e9
