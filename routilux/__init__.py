@@ -1,9 +1,9 @@
 """routilux: event-driven step graphs that run in your process."""
 
+from .core import version
 from .core.policy import ErrorHandler, ErrorStrategy
 from .core.records import ErrorRecord
 from .core.status import JobStatus
-from .core import version
 from .errors import (
     ConflictError,
     ContextError,
