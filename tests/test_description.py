@@ -255,6 +255,7 @@ POLICIES = st.none() | st.builds(
 def flows(draw: st.DrawFn) -> Flow:
     flow = Flow(
         draw(st.text(min_size=1)),
+        version=draw(st.none() | st.text(min_size=1)),
         execution_strategy=draw(st.sampled_from(["sequential", "concurrent"])),
         max_workers=draw(st.integers(1, 99)),
         max_pending=draw(st.integers(1, 99)),

@@ -178,6 +178,18 @@ def test_s3_what_was_taken_out_of_a_whole_model_is_not_the_records(take):
     run(handler, state_schema=Basket)
 
 
+def test_s2_clearing_the_mapping_removes_all_keys_but_none_that_came_meanwhile():
+    def handler(ctx):
+        len(ctx.state)
+        yield
+        ctx.state.clear()
+
+    state = conflicts(handler, lambda ctx: ctx.store.set("a", 2), initial_state={"a": 1, "b": 1})
+    assert state.get_shared_data("a") == 2
+    state = run(lambda ctx: ctx.state.clear(), initial_state={"a": 1, "b": 1})
+    assert state._record.shared == {}
+
+
 # --- copies that have become stale --------------------------------------------------------------------------------
 
 

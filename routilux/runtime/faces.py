@@ -18,6 +18,7 @@ class StateMapping(MutableMapping[str, Any], StandIn):
     """The state of a flow without a schema, as a mapping: keys of the shared data and their values."""
 
     __slots__ = ("_draft",)
+    _draft: Draft
 
     def __init__(self, draft: Draft) -> None:
         object.__setattr__(self, "_draft", draft)
@@ -47,6 +48,11 @@ class StateMapping(MutableMapping[str, Any], StandIn):
         if not self._draft.has(key):
             self[key] = default
         return self._draft.load(key)
+
+    def clear(self) -> None:
+        """Remove all keys."""
+        for key in list(self):
+            self._draft.remove(key)
 
     def plain(self) -> dict[str, Any]:
         """Return a dict of copies of the values."""

@@ -92,7 +92,7 @@ class Savable:
         Raises:
             OSError: when the file cannot be written.
         """
-        files.write(path, saved(self._job, serializer, "save()"))
+        files.write(path, files.sealed(saved(self._job, serializer, "save()")))
 
     @classmethod
     def from_dict(cls: type[S], data: Mapping[str, Any], flow: Any, serializer: Serializer | None = None) -> S:
@@ -136,7 +136,7 @@ def check_serializer(serializer: object, where: str) -> None:
 
 
 def saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
-    """Return a job as the content of a file; ``what`` is what the caller does, for errors."""
+    """Return a job as JSON; ``what`` is what the caller does, for errors."""
     subject = f"flow {job.plan.flow_id!r}: job {job.record.job_id!r}"
     check_serializer(serializer, subject)
     refuse_inside(job, what)
@@ -151,7 +151,7 @@ def saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
             size = len(orjson.dumps([form["state"], form["shared"]]))
             if size > job.flow.max_state_bytes:
                 check_size(record.shared, job.flow.max_state_bytes, subject, size)
-            return files.as_bytes(_document(job.flow, writer, form))
+            return orjson.dumps(_document(job.flow, writer, form))
         except TypeError as error:
             raise SaveError(f"{subject} cannot be written as JSON: {error}") from error
 

@@ -102,10 +102,8 @@ class StateOperations(StateWrites):
 
     def _values(self) -> dict[str, Any]:
         """Return the values of the state as they are in the record. The caller holds the lock."""
-        shared, schema = self.record.shared, self.schema
-        if schema is None or len(shared) == len(schema.fields):
-            return dict(shared)
-        return {name: shared[name] for name in schema.checked.fields}
+        schema = self.schema
+        return dict(self.record.shared) if schema is None else schema.fields_of(self.record.shared)
 
     # --- writing --------------------------------------------------------------------------------------------------
 

@@ -98,7 +98,10 @@ class StateWrites(ActingTurn):
         if schema is None and not depends:
             change = make({})
             with lock:
-                return self._commit(activation, keys, change.values, change.removed, seen)
+                written = self._commit(activation, keys, change.values, change.removed, seen)
+            if self.noting:
+                self.job.notices.tell()
+            return written
         if schema is not None:
             depends = schema.checked.fields if schema.checked.looks_around else (*depends, *keys)
 
@@ -114,11 +117,7 @@ class StateWrites(ActingTurn):
             # changed: that they are all still there means that nothing that matters has happened meanwhile.
             now, values, removed = prepared()
             with lock:
-                unchanged = True
-                for key, value in now.items():
-                    if shared.get(key, MISSING) is not value:
-                        unchanged = False
-                        break
+                unchanged = self._unchanged(now)
                 if unchanged:
                     written = self._commit(activation, keys, values, removed, seen)
             if unchanged:
@@ -130,6 +129,11 @@ class StateWrites(ActingTurn):
         if self.noting:
             self.job.notices.tell()
         return written
+
+    def _unchanged(self, now: dict[str, Any]) -> bool:
+        """Whether the values of keys are the very ones that they were. The caller holds the lock."""
+        shared = self.record.shared
+        return all(shared.get(key, MISSING) is value for key, value in now.items())
 
     def _commit(
         self,

@@ -23,9 +23,9 @@ _CHECKSUM = b',"checksum":'
 StrPath = str | os.PathLike[str]
 
 
-def as_bytes(document: dict[str, Any]) -> bytes:
-    """Return a document as the content of a file. Raises TypeError when it is no JSON."""
-    body = orjson.dumps(document)[:-1]
+def sealed(document: bytes) -> bytes:
+    """Return a document, a JSON object, as the content of a file."""
+    body = document[:-1]
     return b"%s%s%d}\n" % (body, _CHECKSUM, crc32(body))
 
 

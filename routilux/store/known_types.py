@@ -135,7 +135,7 @@ def _fields_of(kind: type) -> list[Any]:
         extra = getattr(kind, "__annotations__", {}).get("__pydantic_extra__")
         fields = [part for each in kind.model_fields.values() for part in (each.annotation, *each.metadata)]
         return [*fields, extra]
-    if can_be_saved(kind) or typing.is_typeddict(kind):
+    if can_be_saved(kind) or hasattr(kind, "__required_keys__"):  # the latter is a TypedDict
         try:
             return list(typing.get_type_hints(kind, include_extras=True).values())
         except Exception:  # an annotation that names what is not there: what it means can still be registered

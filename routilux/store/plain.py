@@ -29,6 +29,9 @@ def is_plain(values: list[Any]) -> bool:
         of = {kind: list(compress(values, map(is_, classes, repeat(kind)))) for kind in kinds & _CHECKED}
         if not _scalars_are_plain(of):
             return False
+        for kind in (list, dict):  # a container that is in itself a thousand times is looked into once
+            if kind in of and len(set(map(id, of[kind]))) < len(of[kind]):
+                of[kind] = list({id(each): each for each in of[kind]}.values())
         inner = list(chain.from_iterable(of.get(list, ())))
         if dict in of:
             if not _keys_are_plain(of[dict]):

@@ -191,6 +191,11 @@ class RecordReader:
             record.retrying[activation.delivery.id] = activation
             record.mailboxes[activation.slot.mailbox].tickets += 1
         record.stopped = self._activations("stopped")
+        for place in self.shapes.take(self.form, "ready", list):
+            mailbox = record.mailboxes[self._slot_at(place).mailbox]
+            if record.status is JobStatus.PAUSED and mailbox.tickets < mailbox.limit:
+                mailbox.tickets += 1
+                record.ready.append(mailbox)
         if self.ids and not (min(self.ids) >= 1 and max(self.ids) < record.next_id):
             raise self.shapes.problem(f"the ids of deliveries must lie between 1 and 'next_id', {record.next_id}")
 

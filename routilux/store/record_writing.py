@@ -7,6 +7,7 @@ and again are in tables, and columns refer to the tables. Times are nanoseconds 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from copy import copy, deepcopy
 from itertools import chain
@@ -29,6 +30,7 @@ def snapshot(record: JobRecord) -> JobRecord:
     """Return a copy of a record that nobody else changes; values in a record are only replaced, so they are shared."""
     taken = copy(record)
     taken.mailboxes = [copy(mailbox) for mailbox in record.mailboxes]
+    taken.ready = deque(taken.mailboxes[mailbox.index] for mailbox in record.ready)
     for mailbox in taken.mailboxes:
         mailbox.queue, mailbox.resumed = mailbox.queue.copy(), mailbox.resumed.copy()
     taken.retrying = dict(record.retrying)
@@ -85,6 +87,7 @@ class RecordWriter:
             "log": self._log(),
             "outputs": self._outputs(),
             "queue": self._queue(),
+            "ready": self._ready(),
             "resumed": self._activations([each for mailbox in record.mailboxes for each in mailbox.resumed]),
             "retrying": self._activations(record.retrying.values()),
             "stopped": self._activations(record.stopped),
@@ -158,6 +161,15 @@ class RecordWriter:
             "at": [each.at + self.epoch for each in waiting],
             "origin": [each.origin for each in waiting],
         }
+
+    def _ready(self) -> list[int]:
+        """Return in which order mailboxes take turns: each by the slot of what waits there."""
+        ready = []
+        for mailbox in self.record.ready:
+            waiting = mailbox.resumed or mailbox.queue
+            if waiting:
+                ready.append(self._slot(waiting[0].slot))
+        return ready
 
     def _activations(self, activations: Iterable[Activation]) -> list[Any]:
         return [self._activation(each) for each in activations]
