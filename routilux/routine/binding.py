@@ -66,7 +66,7 @@ class Binding:
         self.validators: dict[str, Validator] = {}
         self.rest_validator: Validator | None = None
         self._read_signature(where)
-        self.on_loop = is_coroutine_function(self.handler)
+        self.on_loop = _is_coroutine_function(self.handler)
         # Parameters that never come from the payload.
         self.given = (*self.resources, *((self.context,) if self.context is not None else ()))
         self.sole = self.names[0] if len(self.names) == 1 and not self.rest else None
@@ -173,8 +173,7 @@ def functions_of(handler: object) -> tuple[object, object]:
     return handler, None if inspect.isclass(handler) else getattr(handler, "__call__", None)  # noqa: B004 - the method is wanted
 
 
-def is_coroutine_function(handler: object) -> bool:
-    """Whether calling it makes a coroutine."""
+def _is_coroutine_function(handler: object) -> bool:
     return any(inspect.iscoroutinefunction(function) for function in functions_of(handler))
 
 
