@@ -292,6 +292,27 @@ def test_l4_what_a_model_holds_comes_back_as_it_was_and_unset_fields_stay_unset(
     assert (again.anything, again.model_fields_set) == ((1, {2}), {"number", "anything"})
 
 
+class Text(str):
+    pass
+
+
+class Key(str, Enum):
+    A = "a"
+
+
+def test_l4_keys_and_names_may_be_of_subclasses_of_str():
+    flow = flow_for(Key)
+    state = flow.execute("sink", {Key.A: 1}, job_id=Key.A, session_id=Text("s"))
+    state.update_shared_data(Key.A, 1)
+    loaded = flow.restore(state.to_dict())
+    assert list(map(type, loaded._record.shared)) == [Key]
+    assert (loaded.job_id, type(loaded.job_id), type(loaded.session_id)) == ("a", str, str)
+    assert loaded.get_execution_history()[0].data == {"a": 1}
+    state.update_shared_data(Text("b"), 1)
+    with pytest.raises(SaveError, match=r"shared data .* is 'b' of test_saving_values\.Text"):
+        state.to_dict()
+
+
 def test_l4_private_attributes_and_cached_properties_are_not_kept():
     order, item = Order(orderNumber=1), Item("abc")
     order._private = 5
@@ -494,10 +515,6 @@ def test_l4_something_else_than_a_serializer_is_refused(serializer):
 
 
 # --- what cannot be saved -----------------------------------------------------------------------------------------
-
-
-class Text(str):
-    pass
 
 
 class Pool:

@@ -54,7 +54,7 @@ class Reader:
             self._where = where
             raise self._problem(f"must be an object, or a list of one, not {shortened(data)}")
         found = self.value(data[0], where)
-        if not isinstance(found, dict) or not all(key.__class__ is str for key in found):
+        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
             raise self._problem(f"must be a dict with string keys, not {shortened(found)}")
         return found
 

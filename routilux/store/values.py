@@ -100,8 +100,8 @@ class Writer:
         return [self.mapping(values, where(index)) for index, values in enumerate(column)]
 
     def text(self, value: str | None) -> Any:
-        """Return the JSON form of a string."""
-        return self.value(value, "text")
+        """Return the JSON form of a string; one of a subclass is a plain one afterwards."""
+        return None if value is None else self.value(str.__str__(value), "text")
 
     def state(self, model: BaseModel, where: str) -> Any:
         """Return the JSON form of the typed state, whose fields are shared data."""
