@@ -15,7 +15,6 @@ from pydantic import (
     AliasPath,
     BaseModel,
     PlainSerializer,
-    RootModel,
     TypeAdapter,
     ValidationError,
     WrapSerializer,
@@ -94,7 +93,8 @@ def from_fields(
     kind: type[BaseModel], fields: Mapping[str, Any], extra: Mapping[str, Any], unset: Iterable[str]
 ) -> BaseModel:
     """Return the model of these fields and extra values. Raises ValidationError when they are not valid (any more)."""
-    given = fields["root"] if issubclass(kind, RootModel) else {**_by_alias(kind, fields), **extra}
+    # Not by isinstance: to import RootModel takes as long as to import this package.
+    given = fields["root"] if kind.__pydantic_root_model__ else {**_by_alias(kind, fields), **extra}
     made: BaseModel = kind.__pydantic_validator__.validate_python(given)
     unset = frozenset(unset)
     if unset:
