@@ -8,7 +8,7 @@ from _thread import get_ident
 from ..core.job_record import Mailbox
 from ..errors import ContextError
 from ..routine.scope import Scope, current
-from .engine import Engine
+from .engine import here
 from .job import Job
 from .turn import Turn
 
@@ -30,15 +30,18 @@ async def rest(job: Job, timeout: float | None) -> None:
     """
     from .event_loop import LoopBell
 
-    bell = LoopBell()
+    bell: LoopBell | None = None
     try:
+        bell = LoopBell()
         with job.lock:
             if job.record.at_rest:
                 bell.set()
             else:
                 job.watchers.append(bell)
                 job.call()
-        if not await bell.wait(timeout) and timeout is not None:
+        with job.engine.pool.sleeping():
+            rung = await bell.wait(timeout)
+        if not rung and timeout is not None:
             job.expire(timeout)
     except BaseException:
         job.cancel_unless_ended("the task that awaited it was cancelled")
@@ -75,7 +78,7 @@ def wait(job: Job, timeout: float | None) -> bool:
     Raises ContextError inside a handler of the job.
     """
     refuse_inside(job, "wait")
-    refuse_on_loop(job.engine, "wait()")
+    refuse_on_loop("wait()")
     if timeout is None:
         lend(job)
     else:
@@ -94,9 +97,9 @@ def refuse_inside(job: Job, what: str) -> None:
         scope = scope.outer
 
 
-def refuse_on_loop(engine: Engine, what: str) -> None:
-    """Raise ContextError on the thread of the event loop, where waiting would keep all coroutine handlers waiting."""
-    if engine.on_event_loop():
+def refuse_on_loop(what: str) -> None:
+    """Raise ContextError on the thread of an event loop, where waiting would keep all coroutine handlers waiting."""
+    if here.on_event_loop:
         raise ContextError(
             f"{what} inside a coroutine handler would stop all others; use 'await flow.aexecute(...)', or start() the "
             f"job and do not wait for it"

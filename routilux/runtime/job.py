@@ -2,9 +2,10 @@
 
 All that is here changes under ``lock``. A thread that works for the job is in ``crew``; a thread inside ``execute`` or
 ``wait`` that finds nothing to do is in ``idle``; one that waits inside an ``emit`` for others to shorten the queue is
-in ``pressed``; one that only watches for the end is in ``watchers``. Each of these sleeps on a bell of its own, and
-whoever changes what it waits for rings it. Coroutine handlers are in ``tasks`` while they run on the event loop, and
-their activations in ``begun`` before, if a thread of the crew has begun them.
+in ``pressed``, a task that waits for the same in ``easing``; one that only watches for the end is in ``watchers``. Each
+of these sleeps on a bell of its own, and whoever changes what it waits for rings it. Coroutine handlers are in
+``tasks`` while they run on the event loop, and their activations in ``begun`` before, if a thread of the crew has begun
+them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..core.plan import Plan, SlotPlan
 from ..core.records import ErrorRecord
 from ..core.status import JobStatus
 from ..errors import ExecutionError, JobTimeoutError, StatusError
+from ..routine.scope import current
 from .bells import Bell
 from .edits import Edits
 from .engine import Engine
@@ -36,7 +38,7 @@ class Task(Protocol):
     """A coroutine handler that runs on the event loop."""
 
     def cancel(self) -> None:
-        """Cancel the coroutine, from any thread."""
+        """Cancel the coroutine. The caller, on any thread, holds the lock."""
 
 
 class Job:
@@ -79,14 +81,16 @@ class Job:
         self.crew_size = 0
         self.calling = False  # a task of this job waits in the pool
         self.roused = False  # a thread in `idle` was woken and is on its way
-        self.idle: list[threading.Event] = []
+        self.idle: list[Bell] = []
         self.watchers: list[Bell] = []
         self.pressed: list[Bell] = []
-        self.emitting = 0
+        self.easing: deque[Bell] = deque()
+        self.emitting = 0  # how many handlers are inside an emit, or a flush, for as long as the queue is full
         self.tasks: set[Task] = set()
         self.begun: deque[Activation] = deque()
         self.serving = False  # the event loop was asked to start what may start, and has not yet
-        self.variables: Variables = copy_context()  # the context variables of whoever started the job
+        self.variables = callers_variables()
+        self.told = False  # the tasks of a closed job have been told so
         self.edits = Edits(self.lock, record, engine.pool)
         self.failure: BaseException | None = None
         self.interrupt: BaseException | None = None
@@ -207,26 +211,36 @@ class Job:
         if self.edits.waiting:
             self.edits.ring()
         if not record.open:
-            self.stir()
-            if record.closed:
+            ring(self.pressed)
+            ring(self.easing)
+            if record.closed and not self.told:
+                self.told = True
                 self.cancel_tasks()
             if not record.running:
                 self._rest()
-        elif self.pressed and (
-            record.queued <= self.enough_room or record.ready or len(record.running) <= self.emitting
-        ):
-            self.stir()
+        elif self.pressed or self.easing:
+            enough, stuck = record.queued <= self.enough_room, self.stuck
+            if enough or stuck or record.ready:
+                ring(self.pressed)
+            if enough:
+                self.ease_next()
+            elif stuck and not record.ready:
+                ring(self.easing)
+
+    def ease_next(self) -> None:
+        """Wake the first task in `easing` if there is room in the queue; it wakes the next one if there still is."""
+        if self.easing and self.record.queued <= self.enough_room:
+            self.easing.popleft().set()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nobody makes room in the queue: all handlers that run are emitting, and no coroutine may start."""
+        return len(self.record.running) <= self.emitting and not self.record.on_loop
 
     def cancel_tasks(self) -> None:
         """Cancel the coroutines that run."""
         for task in self.tasks:
             task.cancel()
-
-    def stir(self) -> None:
-        """Have those who wait inside an ``emit`` look again."""
-        for bell in self.pressed:
-            bell.set()
-        self.pressed.clear()
 
     def _rest(self) -> None:
         if self.timers:
@@ -234,12 +248,8 @@ class Job:
                 timer.cancel()
             self.timers.clear()
             self.engine.timers.prune()
-        for bell in self.idle:
-            bell.set()
-        for watcher in self.watchers:
-            watcher.set()
-        self.idle.clear()
-        self.watchers.clear()
+        ring(self.idle)
+        ring(self.watchers)
         self._on_rest(self)
 
     # --- retries, pausing and going on --------------------------------------------------------------------------
@@ -280,6 +290,8 @@ class Job:
                     f"flow {self.plan.flow_id!r}: job {record.job_id!r} has failed, and {len(record.running)} of its "
                     f"handlers still run; wait for them before it is resumed"
                 )
+            if record.status is JobStatus.FAILED:
+                self.begun.clear()  # they have been given up, and are among what runs again
             resumed(record, self.now())
             self.failure = self.interrupt = None
             for activation in record.retrying.values():
@@ -352,6 +364,20 @@ class Job:
         if self.record.open:
             self.failure = error
             failed(self.record, describe(error), self.now())
+
+
+def callers_variables() -> Variables:
+    """Return the context variables of the caller, but not which turn it takes, which would keep that turn's job."""
+    variables = copy_context()
+    variables.run(current.set, None)
+    return variables
+
+
+def ring(bells: list[Bell] | deque[Bell]) -> None:
+    """Wake all who sleep on these bells."""
+    for bell in bells:
+        bell.set()
+    bells.clear()
 
 
 def describe(error: BaseException, slot: SlotPlan | None = None, attempt: int | None = None) -> ErrorRecord:

@@ -57,7 +57,7 @@ class Operations(StateOperations):
             emitted(record, activation, event, params, isolate, job.now())
             if record.on_loop or (record.ready and job.crew_size < job.max_workers):
                 job.call()
-            if job.pressed:
+            if job.pressed or job.easing:
                 job.settle()
         finally:
             gate.leave()

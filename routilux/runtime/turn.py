@@ -91,7 +91,7 @@ class Turn(Committing):
             activation = began(record, self.mailbox, job.now(), self.thread) if more else None
             if activation is None:
                 released(record, self.mailbox)
-        if job.pressed or job.edits.waiting or not record.open:
+        if job.pressed or job.easing or job.edits.waiting or not record.open:
             job.settle()
         return activation
 
@@ -154,7 +154,7 @@ class Turn(Committing):
         with job.lock:
             job.emitting += 1
             self.nested_since = since
-            if job.pressed:
+            if job.pressed or job.easing:
                 job.settle()
         try:
             limit = job.max_pending
@@ -165,7 +165,7 @@ class Turn(Committing):
                         return
                     mailbox = job.take_nested() if self.depth < DEEPEST else None
                     if mailbox is None:
-                        if len(record.running) <= job.emitting:
+                        if job.stuck:
                             return
                         bell = threading.Event()
                         job.pressed.append(bell)
