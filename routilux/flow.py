@@ -143,7 +143,7 @@ class Flow(Graph):
             KeyboardInterrupt, SystemExit: when a handler raised it, after the job was recorded as failed.
         """
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
-        refuse_on_loop(self.engine, f"flow {self.flow_id!r}: execute()")
+        refuse_on_loop(f"flow {self.flow_id!r}: execute()")
         new = NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
         job = self._jobs.begin(new, job_state)
         run_to_rest(job, limit)
@@ -257,7 +257,7 @@ class Flow(Graph):
             ContextError: inside a handler of one of the jobs.
             ExecutionError: when closing a resource has raised; the others are closed all the same.
         """
-        refuse_on_loop(self.engine, f"flow {self.flow_id!r}: shutdown()")
+        refuse_on_loop(f"flow {self.flow_id!r}: shutdown()")
         for job in self._jobs.running():
             refuse_inside(job, "shutdown")
         self._jobs.shut_down()

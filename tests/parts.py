@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
+from concurrent.futures import Future
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +24,55 @@ class Step(Routine):
 
     def process(self, **payload: Any) -> None:
         self.handle_with(self, **payload)
+
+
+class AsyncStep(Step):
+    """A `Step` whose handler is a coroutine function, and awaits ``handle(step, **payload)``."""
+
+    async def process(self, **payload: Any) -> None:
+        await self.handle_with(self, **payload)
+
+
+class Signal:
+    """Something that happens once, in any thread or task: threads ``wait()`` for it, tasks await it."""
+
+    def __init__(self) -> None:
+        self._future: Future[None] = Future()
+        self._lock = threading.Lock()
+
+    def set(self) -> None:
+        with self._lock:
+            if not self._future.done():
+                self._future.set_result(None)
+
+    def is_set(self) -> bool:
+        return self._future.done()
+
+    def wait(self, seconds: float = 20.0) -> bool:
+        self._future.result(seconds)
+        return True
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
+
+
+class Meeting:
+    """A place on one event loop that tasks go on from once ``count`` of them have come."""
+
+    def __init__(self, count: int) -> None:
+        self.missing = count
+        self.full = Signal()
+
+    async def come(self) -> None:
+        self.missing -= 1
+        if not self.missing:
+            self.full.set()
+        await self.full
+
+
+async def forever() -> None:
+    """Wait for what never comes."""
+    await asyncio.Event().wait()
 
 
 class Source(Routine):
@@ -57,6 +108,15 @@ def chain(*routines: Routine, **options: Any) -> Flow:
     for left, right in pairwise(ids):
         flow.connect(left, "output", right, "input")
     return flow
+
+
+def at_rest(state: Any) -> bool:
+    """Whether nothing of a job that has come to rest is left where the engine looks for work."""
+    record = state._record
+    tickets = {mailbox.tickets for mailbox in record.mailboxes}
+    listed = record.ready or record.on_loop or state._job.begun
+    # Where deliveries were dropped, the tickets of their mailboxes are of no use to anybody.
+    return record.at_rest and not listed and (tickets == {0} or (record.closed and min(tickets) >= 0))
 
 
 def threads_besides(before: Collection[threading.Thread]) -> list[threading.Thread]:

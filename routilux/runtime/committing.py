@@ -133,7 +133,7 @@ class Committing(Operations):
                     given_up(record, described or describe(error), at, self.thread)
                 following = self.following(more)
         if job.notices.waiting:
-            job.notices.tell()
+            job.tell()
         if fatal and self.depth:
             raise error
         return following

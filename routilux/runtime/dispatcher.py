@@ -29,15 +29,18 @@ async def rest(job: Job, timeout: float | None) -> None:
     """
     from .event_loop import LoopBell
 
-    bell = LoopBell()
+    bell: LoopBell | None = None
     try:
+        bell = LoopBell()
         with job.lock:
             if job.at_rest:
                 bell.set()
             else:
                 job.watchers.append(bell)
                 job.call()
-        if not await bell.wait(timeout) and timeout is not None:
+        with job.engine.pool.sleeping():
+            rung = await bell.wait(timeout)
+        if not rung and timeout is not None:
             job.expire(timeout)
     except BaseException:
         job.cancel_unless_ended("the task that awaited it was cancelled")
@@ -74,7 +77,7 @@ def wait(job: Job, timeout: float | None) -> bool:
     Raises ContextError inside a handler of the job.
     """
     refuse_inside(job, "wait")
-    refuse_on_loop(job.engine, "wait()")
+    refuse_on_loop("wait()")
     if timeout is None:
         lend(job)
     else:
@@ -107,7 +110,7 @@ def _lend(job: Job, outer: Scope | None) -> None:
                         job.call_loop()
             if bell is not None:
                 if job.notices.waiting:
-                    job.notices.tell()
+                    job.tell()
                 _sleep(job, bell)
             while mailbox is not None:
                 mailbox = _take_turns(job, mailbox)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from _thread import get_ident, start_new_thread
+from _thread import start_new_thread
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,15 +17,20 @@ from .timers import Timers
 class Loop(Protocol):
     """The event loop, as far as an engine knows it. The module that has it imports asyncio, which is dear."""
 
-    @property
-    def thread(self) -> int:
-        """The identifier of its thread."""
-
     def close(self) -> None:
         """Let its thread end."""
 
     def join(self) -> None:
         """Wait for its thread to end."""
+
+
+class Here(threading.local):
+    """What is known of the calling thread. ``on_event_loop``: it is the thread of an event loop of some engine."""
+
+    on_event_loop = False
+
+
+here = Here()
 
 
 class Engine:
@@ -82,11 +87,6 @@ class Engine:
             if self._event_loop is None:
                 self._event_loop = make()
             return self._event_loop
-
-    def on_event_loop(self) -> bool:
-        """Whether the calling thread is the one with the event loop."""
-        event_loop: Loop | None = self._event_loop
-        return event_loop is not None and event_loop.thread == get_ident()
 
     def _forget(self, key: weakref.ref[Any]) -> None:
         with self._lock:

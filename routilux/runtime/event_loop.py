@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context as Variables
 from typing import Any
 
+from .engine import here
+
 
 class LoopBell:
     """A bell for a task: setting it, from any thread, ends the wait."""
@@ -39,15 +41,16 @@ class LoopBell:
 class EventLoop:
     """A thread with an event loop. It ends when it is closed and none of its handlers runs any more.
 
-    All but the constructor, ``call``, ``keep``, ``close`` and ``join`` belongs to the loop's own thread.
+    All but the constructor, ``call``, ``keep``, ``give_up``, ``close`` and ``join`` belongs to the loop's own thread.
     """
 
     def __init__(self) -> None:
-        # In no context variables: it would keep those of the handler that needs it first, and so that handler's job.
+        # The loop keeps the variables that it was made with, and they would keep the job that it was made for.
         self._loop = Variables().run(asyncio.new_event_loop)
         self._thread = threading.Thread(target=self._run, name="routilux-loop", daemon=True)
         self._closing = False
-        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # a loop by itself does not keep its tasks alive
+        self._lock = threading.Lock()
         self._given_up = 0
         self._kept: set[asyncio.Task[None]] = set()
         try:
@@ -70,12 +73,13 @@ class EventLoop:
 
     def later(self, seconds: float, function: Callable[[], object]) -> asyncio.TimerHandle:
         """Call a function when so many seconds have passed."""
-        return self._loop.call_later(seconds, function)
+        # A timer keeps its variables until it is due, even when it was cancelled.
+        return self._loop.call_later(seconds, function, context=Variables())
 
     def create_task(self, coroutine: Coroutine[Any, Any, None], variables: Variables) -> asyncio.Task[None]:
-        """Run a coroutine in a copy of the context variables, and count it until `done`."""
-        self._running += 1
+        """Run a coroutine in a copy of the context variables, and keep it until it calls `done`."""
         task: asyncio.Task[None] = variables.copy().run(self._loop.create_task, coroutine)
+        self._tasks.add(task)
         return task
 
     def keep(self, coroutine: Coroutine[Any, Any, None], variables: Variables) -> None:
@@ -96,32 +100,41 @@ class EventLoop:
         return LoopBell()
 
     def give_up(self) -> None:
-        """Do not wait, at the end, for one of the coroutines."""
-        self._given_up += 1
+        """Do not wait, at the end, for one of the coroutines. Any thread may call it."""
+        with self._lock:
+            self._given_up += 1
 
-    def done(self, given_up: bool) -> None:
+    def done(self, task: asyncio.Task[None], given_up: bool) -> None:
         """Note that a coroutine has ended."""
-        self._running -= 1
-        self._given_up -= given_up
+        self._tasks.discard(task)
+        if given_up:
+            with self._lock:
+                self._given_up -= 1
         self._stop_if_over()
 
     def close(self) -> None:
         """Let the thread end when no handler runs on it. Any thread may call it."""
         self._closing = True
-        self.call(self._stop_if_over)
+        try:
+            self.call(self._stop_if_over)
+        except RuntimeError:  # the thread has seen it, and is over
+            pass
 
     def join(self) -> None:
         """Wait for the thread to end, unless a handler that was given up keeps it. Any thread may call it."""
-        if self._given_up == 0 and threading.current_thread() is not self._thread:
+        with self._lock:
+            given_up = self._given_up
+        if not given_up and threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _stop_if_over(self) -> None:
-        if self._closing and self._running == 0:
+        if self._closing and not self._tasks:
             self._loop.stop()
 
     def _run(self) -> None:
+        here.on_event_loop = True
         asyncio.set_event_loop(self._loop)
-        while not (self._closing and self._running == 0):
+        while not (self._closing and not self._tasks):
             try:
                 self._loop.run_forever()
             except (KeyboardInterrupt, SystemExit):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ..errors import ContextError
 from ..routine.scope import Scope, current
-from .engine import Engine
+from .engine import here
 from .job import Job
 
 
@@ -31,9 +31,9 @@ def refuse_inside(job: Job, what: str) -> None:
         scope = scope.outer
 
 
-def refuse_on_loop(engine: Engine, what: str) -> None:
-    """Raise ContextError on the thread of the event loop, where waiting would keep all coroutine handlers waiting."""
-    if engine.on_event_loop():
+def refuse_on_loop(what: str) -> None:
+    """Raise ContextError on the thread of an event loop, where waiting would keep all coroutine handlers waiting."""
+    if here.on_event_loop:
         raise ContextError(
             f"{what} inside a coroutine handler would stop all others; use 'await flow.aexecute(...)', or start() the "
             f"job and do not wait for it"

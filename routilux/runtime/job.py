@@ -2,10 +2,10 @@
 
 All that is here changes under ``lock``. A thread that works for the job is in ``crew``; a thread inside ``execute`` or
 ``wait`` that finds nothing to do is in ``idle``; one that waits inside an ``emit`` for others to shorten the queue is
-in ``pressed``; one that only watches for the end is in ``watchers``; one that holds the job still, and waits for its
-handlers first, is in ``savers``. Each of these sleeps on a bell of its own, and whoever changes what it waits for rings
-it. Coroutine handlers are in ``tasks`` while they run on the event loop, and their activations in ``begun`` before, if
-a thread of the crew has begun them.
+in ``pressed``, a task that waits for the same in ``easing``; one that only watches for the end is in ``watchers``; one
+that holds the job still, and waits for its handlers first, is in ``savers``. Each of these sleeps on a bell of its own,
+and whoever changes what it waits for rings it. Coroutine handlers are in ``tasks`` while they run on the event loop,
+and their activations in ``begun`` before, if a thread of the crew has begun them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..core.records import ErrorRecord, Fact
 from ..core.scheduling import hold
 from ..core.status import JobStatus
 from ..errors import ExecutionError, JobTimeoutError, StatusError
+from ..routine.scope import current
 from .audience import LEVELS, Notice, audience
 from .bells import Bell
 from .edits import Edits
@@ -40,7 +41,7 @@ class Task(Protocol):
     """A coroutine handler that runs on the event loop."""
 
     def cancel(self) -> None:
-        """Cancel the coroutine, from any thread."""
+        """Cancel the coroutine. The caller, on any thread, holds the lock."""
 
 
 class Job:
@@ -85,16 +86,18 @@ class Job:
         self.crew_size = 0
         self.calling = False  # a task of this job waits in the pool
         self.roused = False  # a thread in `idle` was woken and is on its way
-        self.idle: list[threading.Event] = []
+        self.idle: list[Bell] = []
         self.watchers: list[Bell] = []
         self.pressed: list[Bell] = []
         self.savers: list[Bell] = []
-        self.emitting = 0
+        self.easing: deque[Bell] = deque()
+        self.emitting = 0  # how many handlers are inside an emit, or a flush, for as long as the queue is full
         self.tasks: set[Task] = set()
+        self.tasks_told = False  # that the job is closed
         self.begun: deque[Activation] = deque()
         self.serving = False  # the event loop was asked to start what may start, and has not yet
-        self.variables: Variables = copy_context()  # the context variables of whoever started the job
-        self.notices = Notices(engine, tell, self._told)
+        self.variables = callers_variables()
+        self.notices = Notices(tell)
         self._noted_status = record.status
         self.edits = Edits(self.lock, record, engine.pool)
         self.editors = self.edits.waiting  # at hand, because every activation looks whether there are any
@@ -113,7 +116,7 @@ class Job:
             started(self.record, slot, payload, isolate, self.now())
             self.note_status()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job has ended, for ``timeout`` seconds at the most; return whether it has."""
@@ -220,8 +223,10 @@ class Job:
         if self.editors:
             self.edits.ring()
         if not record.open:
-            self.stir()
-            if record.closed:
+            ring(self.pressed)
+            ring(self.easing)
+            if record.closed and not self.tasks_told:
+                self.tasks_told = True
                 self.cancel_tasks()
             self.note_status()
             if not record.running:
@@ -229,10 +234,24 @@ class Job:
                     saver.set()
                 if self.at_rest:
                     self._rest()
-        elif self.pressed and (
-            record.queued <= self.enough_room or record.ready or len(record.running) <= self.emitting
-        ):
-            self.stir()
+        elif self.pressed or self.easing:
+            enough, stuck = record.queued <= self.enough_room, self.stuck
+            if enough or stuck or record.ready:
+                ring(self.pressed)
+            if enough:
+                self.ease_next()
+            elif stuck and not record.ready:
+                ring(self.easing)
+
+    def ease_next(self) -> None:
+        """Wake the first task in `easing` if there is room in the queue; it wakes the next one if there still is."""
+        if self.easing and self.record.queued <= self.enough_room:
+            self.easing.popleft().set()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nobody makes room in the queue: all handlers that run are emitting, and no coroutine may start."""
+        return len(self.record.running) <= self.emitting and not self.record.on_loop
 
     # --- who hears of it ----------------------------------------------------------------------------------------
 
@@ -253,21 +272,17 @@ class Job:
             if audience.hears(LEVELS[status]):
                 self.notices.waiting.append(Notice(self, status, None, was))
 
-    def _told(self) -> None:
-        with self.lock:
-            if self.at_rest:
-                self._rest()
+    def tell(self) -> None:
+        """Tell listeners what was noted. Called without the lock."""
+        if self.notices.tell():
+            with self.lock:
+                if self.at_rest:
+                    self._rest()
 
     def cancel_tasks(self) -> None:
         """Cancel the coroutines that run."""
         for task in self.tasks:
             task.cancel()
-
-    def stir(self) -> None:
-        """Have those who wait inside an ``emit`` look again."""
-        for bell in self.pressed:
-            bell.set()
-        self.pressed.clear()
 
     def _rest(self) -> None:
         if self.timers:
@@ -275,12 +290,8 @@ class Job:
                 timer.cancel()
             self.timers.clear()
             self.engine.timers.prune()
-        for bell in self.idle:
-            bell.set()
-        for watcher in self.watchers:
-            watcher.set()
-        self.idle.clear()
-        self.watchers.clear()
+        ring(self.idle)
+        ring(self.watchers)
         self._on_rest(self)
 
     # --- retries, pausing and going on --------------------------------------------------------------------------
@@ -308,14 +319,15 @@ class Job:
                 due(self.record, activation)
                 self._go_on()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def hold(self, saver: Bell) -> None:
         """Let no handler start; the saver's bell rings when none runs."""
         with self.lock:
             self.savers.append(saver)
             hold(self.record, len(self.savers))
-            self.stir()
+            ring(self.pressed)
+            ring(self.easing)
             if not self.record.running:
                 saver.set()
 
@@ -329,7 +341,7 @@ class Job:
                     self._plan_retries()
                     self._go_on()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def _go_on(self) -> None:
         self.call_or_fail()
@@ -341,7 +353,7 @@ class Job:
             paused(self.record, reason)
             self.settle()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def resume(self) -> None:
         """Go on with a paused or failed job. No thread is asked to work yet: see `call`.
@@ -355,6 +367,8 @@ class Job:
                     f"flow {self.plan.flow_id!r}: job {record.job_id!r} has failed, and {len(record.running)} of its "
                     f"handlers still run; wait for them before it is resumed"
                 )
+            if record.status is JobStatus.FAILED:
+                self.begun.clear()  # they have been given up, and are among what runs again
             resumed(record, self.now())
             if record.open:
                 self.note_status()
@@ -363,7 +377,7 @@ class Job:
             if not record.open:
                 self.settle()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def hand_down(self, record: JobRecord) -> None:
         """Give a new job's record a copy of this one's shared data and routine states."""
@@ -378,7 +392,7 @@ class Job:
             cancelled(self.record, reason, self.now())
             self.settle()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Cancel the job, if it has not ended."""
@@ -387,7 +401,7 @@ class Job:
                 cancelled(self.record, reason, self.now())
                 self.settle()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def expire(self, timeout: float) -> None:
         """Fail the job because its time is up, and stop waiting for the handlers that still run.
@@ -412,7 +426,7 @@ class Job:
             self.crew_size = 0
             self.settle()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def interrupted(self, error: BaseException) -> None:
         """Fail the job because of something that is not to be kept from stopping this thread.
@@ -430,13 +444,27 @@ class Job:
             self.leave(thread)
             self.settle()
         if self.notices.waiting:
-            self.notices.tell()
+            self.tell()
 
     def _fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""
         if self.record.status is JobStatus.RUNNING:
             self.failure = error
             failed(self.record, describe(error), self.now())
+
+
+def callers_variables() -> Variables:
+    """Return the context variables of the caller, but not which turn it takes, which would keep that turn's job."""
+    variables = copy_context()
+    variables.run(current.set, None)
+    return variables
+
+
+def ring(bells: list[Bell] | deque[Bell]) -> None:
+    """Wake all who sleep on these bells."""
+    for bell in bells:
+        bell.set()
+    bells.clear()
 
 
 def describe(error: BaseException, slot: SlotPlan | None = None, attempt: int | None = None) -> ErrorRecord:

@@ -180,7 +180,7 @@ class JobState(Savable):
             if listening.everything:
                 self._job.note(fact)
         if listening.everything:
-            self._job.notices.tell()
+            self._job.tell()
 
     def get_shared_log(self, filter_func: Callable[[dict[str, Any]], bool] | None = None) -> list[dict[str, Any]]:
         """Return copies of the log entries, in order; only those for which ``filter_func(entry)`` is true."""
@@ -320,7 +320,7 @@ class JobState(Savable):
             if listening.everything:
                 self._job.note(Wrote(area, values))
         if listening.everything:
-            self._job.notices.tell()
+            self._job.tell()
 
     def _check_not_running(self) -> None:
         if not self._record.at_rest:

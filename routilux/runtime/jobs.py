@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from contextvars import copy_context
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
@@ -20,7 +19,8 @@ from ..graph.schema import check_size, plain
 from ..store.values import Serializer
 from .arguments import job_id_of, payload_of, text_of
 from .dispatcher import assist, serve, wait
-from .job import Job
+from .holding import refuse_inside
+from .job import Job, callers_variables
 from .job_state import JobState
 from .saving import Keeper, load_record
 from .telling import tell
@@ -84,6 +84,7 @@ class Jobs:
             what = "arguments for a new job cannot be given with it" if given else "it is not paused"
             name = f"flow {self._flow.flow_id!r}: job {job_state.job_id!r}"
             raise StatusError(f"{name} is {job_state.status} and would go on where it is; {what}")
+        refuse_inside(self.job_of(job_state), "execute")
         return self.take_up(job_state)
 
     def new(self, new: NewJob, previous: Job | None = None) -> Job:
@@ -140,7 +141,7 @@ class Jobs:
         job = self.job_of(job_state)
         self._check_not_shut_down()
         new = self._register(job)
-        job.variables = copy_context()
+        job.variables = callers_variables()
         try:
             job.resume()
         except BaseException:

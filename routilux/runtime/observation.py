@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from ..routine.scope import current
 from .audience import Notice
-from .engine import Engine
+from .engine import here
 
 BACKLOG = 1000  # notices that may wait before those who make more wait until they are told
 
@@ -23,18 +23,14 @@ class Notices:
     """The notices of one job that have not been told yet.
 
     Args:
-        engine: has the event loop, whose thread must not wait.
         tell: called with each notice, without the lock.
-        told: called, without the lock, when everything has been told.
     """
 
-    __slots__ = ("_engine", "_tell", "_teller", "_telling", "_told", "waiting")
+    __slots__ = ("_tell", "_teller", "_telling", "waiting")
 
-    def __init__(self, engine: Engine, tell: Callable[[Notice], None], told: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[Notice], None]) -> None:
         self.waiting: deque[Notice] = deque()
-        self._engine = engine
         self._tell = tell
-        self._told = told
         self._telling = threading.Lock()
         self._teller = 0
 
@@ -47,14 +43,17 @@ class Notices:
         """Whether the calling thread is the one that tells, and so is inside a listener."""
         return self._teller == get_ident()
 
-    def tell(self) -> None:
-        """Tell what waits, unless another thread does, for which this one waits when much has piled up."""
+    def tell(self) -> bool:
+        """Tell what waits, unless another thread does, for which this one waits when much has piled up.
+
+        Returns whether everything has been told.
+        """
         if self.told_here():
-            return
+            return False
         while self.waiting:
-            patient = len(self.waiting) > BACKLOG and not self._engine.on_event_loop()
+            patient = len(self.waiting) > BACKLOG and not here.on_event_loop
             if not self._telling.acquire(blocking=patient):
-                return
+                return False
             self._teller = get_ident()
             scope = current.get()
             current.set(None)  # a listener is no part of the turn that it hears of
@@ -65,4 +64,4 @@ class Notices:
                 current.set(scope)
                 self._teller = 0
                 self._telling.release()
-        self._told()
+        return True

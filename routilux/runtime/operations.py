@@ -62,14 +62,14 @@ class Operations(EditOperations):
                 job.note(Emitted(activation.delivery.id, event.name, params, isolate, at), activation)
             if record.on_loop or (record.ready and job.crew_size < job.max_workers):
                 job.call()
-            if job.pressed:
+            if job.pressed or job.easing:
                 job.settle()
         finally:
             gate.leave()
             if gate.waiting:
                 gate.ring()
         if noting:
-            job.notices.tell()
+            job.tell()
         # Replacing the delivery that it came from is an activation's right: only what is more presses.
         if record.queued > job.max_pending and (activation.emitted > 1 or len(event.routes) > 1):
             self.relieve()
@@ -139,7 +139,7 @@ class Operations(EditOperations):
                 if self.noting or self.job.flow.output_handlers:
                     self.job.note(fact, activation)
         if self.job.notices.waiting:
-            self.job.notices.tell()
+            self.job.tell()
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append to the shared log."""
@@ -152,7 +152,7 @@ class Operations(EditOperations):
                 if self.noting:
                     self.job.note(fact, activation)
         if self.noting:
-            self.job.notices.tell()
+            self.job.tell()
 
     def _event(self, slot: SlotPlan, event_name: str, params: dict[str, Any]) -> EventPlan:
         try:

@@ -140,7 +140,7 @@ def saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
     subject = f"flow {job.plan.flow_id!r}: job {job.record.job_id!r}"
     check_serializer(serializer, subject)
     refuse_inside(job, what)
-    refuse_on_loop(job.engine, f"flow {job.plan.flow_id!r}: {what}")
+    refuse_on_loop(f"flow {job.plan.flow_id!r}: {what}")
     # Written as JSON while it is held: values that are not copied (see `core.copying`) are handlers' to change.
     with still(job):
         with job.lock:

@@ -70,7 +70,7 @@ class StateWrites(ActingTurn):
                     self._check_conflict(activation, routine_id, key, self._seen(routine_id, key))
                 self._record(routine_id, values, ())
         if self.noting:
-            self.job.notices.tell()
+            self.job.tell()
 
     def write_shared(
         self,
@@ -100,7 +100,7 @@ class StateWrites(ActingTurn):
             with lock:
                 written = self._commit(activation, keys, change.values, change.removed, seen)
             if self.noting:
-                self.job.notices.tell()
+                self.job.tell()
             return written
         if schema is not None:
             depends = schema.checked.fields if schema.checked.looks_around else (*depends, *keys)
@@ -127,7 +127,7 @@ class StateWrites(ActingTurn):
                 _, values, removed = prepared()
                 written = self._commit(activation, keys, values, removed, seen)
         if self.noting:
-            self.job.notices.tell()
+            self.job.tell()
         return written
 
     def _unchanged(self, now: dict[str, Any]) -> bool:

@@ -50,12 +50,12 @@ def start_tasks(job: Job, event_loop: EventLoop) -> None:
                 turns.append(turn)
         if job.begun or (record.on_loop and record.open):
             job.call_loop()
-        if job.pressed or record.at_rest:
+        if job.pressed or job.easing or record.at_rest:
             job.settle()
     for turn in turns:
         turn.start()
     if job.notices.waiting:
-        job.notices.tell()
+        job.tell()
 
 
 class TaskTurn(Committing):
@@ -77,22 +77,24 @@ class TaskTurn(Committing):
         self.timer: asyncio.TimerHandle | None = None
         self.cancelling = False
         self.given_up = False
+        if self.record.closed:  # since a thread has begun the activation
+            self.cancelling = True
 
     def start(self) -> None:
         """Run the handler in a new task."""
-        self.task = self.event_loop.create_task(self._run(), self.job.variables)
+        self.event_loop.create_task(self._run(), self.job.variables)
 
     def cancel(self) -> None:
-        """Cancel the handler, which nobody waits for any more. Any thread may call it."""
+        """Cancel the handler, which nobody waits for any more. The caller holds the lock."""
+        activation = self.activation
+        if activation is not None and self.record.running.get(activation.delivery.id) is not activation:
+            self._give_up()
         if not self.cancelling:
             self.cancelling = True
             self.event_loop.call(self._cancel)
 
     def _cancel(self) -> None:
-        activation = self.activation
-        if activation is not None and self.record.running.get(activation.delivery.id) is not activation:
-            self._give_up()
-        if self.begun and self.task is not None:
+        if self.task is not None:
             self.task.cancel()
 
     def _give_up(self) -> None:
@@ -104,9 +106,11 @@ class TaskTurn(Committing):
 
     async def _run(self) -> None:
         current.set(self)
+        task = self.task = asyncio.current_task()
         self.begun = self.job.now()
         activation, error = self.activation, None
         assert activation is not None
+        assert task is not None
         slot = activation.slot
         try:
             if not self.cancelling:
@@ -132,7 +136,9 @@ class TaskTurn(Committing):
             error = None  # it refers to this frame
             with self.job.lock:
                 self.job.tasks.discard(self)
-            self.event_loop.done(self.given_up)
+                given_up = self.given_up
+            self.task = None  # its variables refer to this turn
+            self.event_loop.done(task, given_up)
 
     async def _add_resources(self, arguments: dict[str, Any], slot: SlotPlan) -> None:
         for parameter, factory in slot.resources:
@@ -157,7 +163,7 @@ class TaskTurn(Committing):
                     self.note_end(activation, "completed", spent, at, None, entry)
             self.following(False)
         if job.notices.waiting:
-            job.notices.tell()
+            job.tell()
 
     def following(self, more: bool) -> None:
         """Let go of the mailbox: the loop, or a thread, takes its next turn. The caller holds the lock."""
@@ -166,14 +172,16 @@ class TaskTurn(Committing):
             released(record, self.mailbox)
             if record.on_loop or record.ready:
                 job.call_or_fail()
-        if job.pressed or job.editors or not record.open:
+        if job.pressed or job.easing or job.editors or not record.open:
             job.settle()
 
     # --- its time -----------------------------------------------------------------------------------------------------
 
     def _watch_time(self) -> None:
         """Give the handler up when its time is up, and look again later when it is not, or does not count now."""
-        self.timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         activation = self.activation
         if activation is None or self.nested_since is not None:
             return
@@ -187,7 +195,8 @@ class TaskTurn(Committing):
         )
         self.activation = None
         self.drop_state()
-        self._give_up()
+        with self.job.lock:
+            self._give_up()
         self.commit_failure(activation, self.job.now(), error, False)
         if self.task is not None:
             self.task.cancel()
@@ -195,8 +204,20 @@ class TaskTurn(Committing):
     # --- what the handler does ----------------------------------------------------------------------------------------
 
     def here(self) -> bool:
-        """Whether this is the task that the handler runs in."""
-        return super().here() and asyncio.current_task() is self.task
+        """Whether this is the task that the handler runs in, and the handler has not been given up."""
+        acting = self.activation is not None and not self.given_up
+        return acting and super().here() and asyncio.current_task() is self.task
+
+    def not_acting(self, what: str) -> ContextError:
+        """Return the error for an operation outside the turn."""
+        if self.given_up:
+            return ContextError(
+                f"flow {self.job.plan.flow_id!r}: {what} of a coroutine handler whose time was up is refused"
+            )
+        return ContextError(
+            f"flow {self.job.plan.flow_id!r}: {what} belongs to a coroutine handler's own task, while that handler "
+            f"runs; this is another task or thread, or the handler is over"
+        )
 
     def context(self) -> AsyncContext:
         """Return the context of the handler."""
@@ -232,22 +253,25 @@ class TaskTurn(Committing):
         with job.lock:
             job.emitting += 1
             self.nested_since = since
-            if job.pressed:
+            if job.pressed or job.easing:
                 job.settle()
         limit = job.max_pending
+        bell: LoopBell | None = None
         try:
             while True:
                 with job.lock:
-                    stuck = len(record.running) <= job.emitting and not record.ready and not record.on_loop
-                    if record.queued <= limit or not record.open or stuck:
+                    if record.queued <= limit or not record.open or (job.stuck and not record.ready):
                         return
                     bell = LoopBell()
-                    job.pressed.append(bell)
+                    job.easing.append(bell)
                     limit = job.enough_room
                 await bell.wait()
         finally:
             with job.lock:
                 job.emitting -= 1
+                if bell is not None and bell in job.easing:
+                    job.easing.remove(bell)
+                job.ease_next()
             self.nested += job.now() - since
             self.nested_since = None
             if self.budget:

@@ -82,7 +82,7 @@ class Turn(Committing):
                         if gate.waiting:
                             gate.ring()
                 if notices:
-                    job.notices.tell()
+                    job.tell()
                     if activation is not None:
                         activation.started = now()  # its time begins after the listeners'
                 left -= 1
@@ -103,7 +103,7 @@ class Turn(Committing):
                 released(record, self.mailbox)
             elif self.noting:
                 job.note(Began(self.mailbox.index, activation.started), activation)
-        if job.pressed or job.editors or not record.open:
+        if job.pressed or job.easing or job.editors or not record.open:
             job.settle()
         return activation
 
@@ -175,7 +175,7 @@ class Turn(Committing):
         with job.lock:
             job.emitting += 1
             self.nested_since = since
-            if job.pressed:
+            if job.pressed or job.easing:
                 job.settle()
         try:
             limit = job.max_pending
@@ -186,7 +186,7 @@ class Turn(Committing):
                         return
                     mailbox = job.take_nested() if self.depth < DEEPEST else None
                     if mailbox is None:
-                        if len(record.running) <= job.emitting:
+                        if job.stuck:
                             return
                         bell = threading.Event()
                         job.pressed.append(bell)
