@@ -84,10 +84,10 @@ def test_d5_the_thread_ends_with_the_last_flow_and_a_later_flow_gets_a_new_one()
 def test_d5_the_thread_ends_when_the_flow_is_only_garbage_collected():
     before, engine = threading.enumerate(), Engine()
 
-    async def handler(step):
+    async def handler(step, data):
         await asyncio.sleep(0)
 
-    flow = chain(AsyncStep(handler), engine=engine)
+    flow = chain(Source([1]), AsyncStep(handler), engine=engine)
     flow.execute("r0")
     (thread,) = loop_threads(before)
     settle(engine)
