@@ -12,7 +12,7 @@ from ..core.status import JobStatus
 from . import reports
 from .audience import Notice
 from .clock import utc
-from .job import describe
+from .describing import describe
 from .job_state import JobState
 from .logs import log_failure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 
@@ -10,3 +11,10 @@ class Bell(Protocol):
 
     def set(self) -> None:
         """Wake whoever sleeps on it. Any thread may call it, at any time."""
+
+
+def ring(bells: list[Bell] | deque[Bell]) -> None:
+    """Wake all who sleep on these bells."""
+    for bell in bells:
+        bell.set()
+    bells.clear()

@@ -15,7 +15,8 @@ from ..core.records import Ended, ErrorRecord, Retried
 from ..errors import PayloadError
 from ..routine.binding import Misfit, shortened
 from .audience import FAILED_ATTEMPT, audience
-from .job import Job, describe
+from .describing import describe
+from .job import Job
 from .operations import Operations
 
 

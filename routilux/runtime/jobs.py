@@ -18,9 +18,10 @@ from ..errors import ExecutionError, StatusError
 from ..graph.schema import check_size, plain
 from ..store.values import Serializer
 from .arguments import job_id_of, payload_of, text_of
+from .crew import Hooks, callers_variables
 from .dispatcher import assist, serve, wait
 from .holding import refuse_inside
-from .job import Job, callers_variables
+from .job import Job
 from .job_state import JobState
 from .saving import Keeper, load_record
 from .telling import tell
@@ -59,6 +60,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._shut_down = False
+        self._hooks = Hooks(assist, serve, wait, tell, self._at_rest)
 
     def running(self) -> list[Job]:
         """Return the jobs that run."""
@@ -122,7 +124,7 @@ class Jobs:
         """Return a job around a record, with the options of the flow. It is not counted as running."""
         flow = self._flow
         workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
-        return Job(flow, record, flow.engine, workers, flow.max_pending, assist, serve, wait, tell, self._at_rest)
+        return Job(flow, record, flow.engine, workers, flow.max_pending, self._hooks)
 
     def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
         """Put the initial state over what an earlier job has handed down, and check it."""
