@@ -111,12 +111,11 @@ def chain(*routines: Routine, **options: Any) -> Flow:
 
 
 def at_rest(state: Any) -> bool:
-    """Whether nothing of a job that has come to rest is left where the engine looks for work."""
+    """Whether a job has come to rest and no turn of it is left: a ticket that remains is listed, or was dropped."""
     record = state._record
-    tickets = {mailbox.tickets for mailbox in record.mailboxes}
-    listed = record.ready or record.on_loop or state._job.begun
-    # Where deliveries were dropped, the tickets of their mailboxes are of no use to anybody.
-    return record.at_rest and not listed and (tickets == {0} or (record.closed and min(tickets) >= 0))
+    held = [each.tickets - sum(listed is each for listed in each.listing) for each in record.mailboxes]
+    idle = record.at_rest and not state._job.begun
+    return idle and (not any(held) or (record.closed and min(held) >= 0 and str(state.status) == "cancelled"))
 
 
 def threads_besides(before: Collection[threading.Thread]) -> list[threading.Thread]:

@@ -457,17 +457,11 @@ def test_d2_concurrency_is_reached_and_never_exceeded(options, concurrency):
         await asyncio.sleep(0)
         inside -= 1
 
-    meeting.come = partial(_come_once, meeting)
-    with chain(Source(range(concurrency * 3)), AsyncStep(handler, concurrency=concurrency), engine=Engine()) as flow:
+    routines = Source(range(concurrency * 3)), AsyncStep(handler, concurrency=concurrency)
+    with chain(*routines, engine=Engine(), **options) as flow:
         state = flow.execute("r0")
     assert (str(state.status), most) == ("completed", concurrency)
     assert at_rest(state)
-
-
-async def _come_once(meeting):
-    if meeting.full.is_set():
-        return
-    await Meeting.come(meeting)
 
 
 @MODES

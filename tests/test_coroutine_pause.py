@@ -1,0 +1,149 @@
+"""L2, L5, E4: pausing, going on, and taking up failed jobs of coroutine handlers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from parts import AsyncStep, Meeting, Signal, Sink, Source, at_rest, chain
+
+from routilux import Engine, Flow, StatusError
+
+LONG = 20.0
+MODES = pytest.mark.parametrize(
+    "options",
+    [{}, {"execution_strategy": "concurrent", "max_workers": 4}],
+    ids=["sequential", "concurrent"],
+)
+
+
+def context_of(step):
+    return step.get_execution_context()
+
+
+def statuses(state, routine_id):
+    return [record.status for record in state.get_execution_history(routine_id)]
+
+
+@MODES
+def test_l2_pause_lets_the_coroutines_that_run_finish_and_starts_no_more(options):
+    began, release, ended = Meeting(3), Signal(), []
+
+    async def handler(step, data):
+        if data < 3:
+            await began.come()
+            await release
+        ended.append(data)
+        step.emit("output", data=data)
+
+    sink = Sink()
+    with chain(Source(range(10)), AsyncStep(handler, concurrency=3), sink, engine=Engine(), **options) as flow:
+        state = flow.start("r0")
+        assert began.full.wait()
+        flow.pause(state, "for a look")
+        assert str(state.status) == "paused"
+        release.set()
+        assert not state.wait()
+        assert (sorted(ended), sink.got, state.pending_count) == ([0, 1, 2], [], 10)
+        flow.resume(state)
+        assert state.wait()
+        assert str(state.status) == "completed"
+        assert sorted(sink.got) == sorted(ended) == list(range(10))
+        assert at_rest(state)
+
+
+@MODES
+def test_l2_resume_while_coroutines_still_run(options):
+    began, release = Meeting(2), Signal()
+    handled = []
+
+    async def handler(step, data):
+        if data < 2:
+            await began.come()
+            await release
+        handled.append(data)
+
+    with chain(Source(range(20)), AsyncStep(handler, concurrency=2), engine=Engine(), **options) as flow:
+        state = flow.start("r0")
+        assert began.full.wait()
+        for _ in range(5):
+            flow.pause(state)
+            flow.resume(state)
+        release.set()
+        assert state.wait(LONG)
+        assert (str(state.status), sorted(handled)) == ("completed", list(range(20)))
+        assert at_rest(state)
+
+
+@MODES
+def test_e4_a_job_that_failed_in_a_coroutine_goes_on_where_it_was(options):
+    broken, handled = [True], []
+
+    async def handler(step, data):
+        await asyncio.sleep(0)
+        if data == 2 and broken:
+            raise ValueError("no")
+        handled.append(data)
+
+    with chain(Source(range(5)), AsyncStep(handler), engine=Engine(), **options) as flow:
+        state = flow.execute("r0")
+        assert (str(state.status), handled) == ("failed", [0, 1])
+        broken.clear()
+        flow.resume(state)
+        assert state.wait()
+        assert (str(state.status), handled) == ("completed", [0, 1, 2, 3, 4])
+        assert at_rest(state)
+
+
+def test_e4_resume_waits_for_coroutines_that_still_run():
+    began, release = Signal(), Signal()
+
+    async def slow(step, data):
+        began.set()
+        await release
+
+    async def bad(step, data):
+        await began
+        raise ValueError("no")
+
+    with Flow("two", engine=Engine()) as flow:
+        flow.add_routine(Source([1]), "source")
+        for name, handler in (("slow", slow), ("bad", bad)):
+            flow.add_routine(AsyncStep(handler), name)
+            flow.connect("source", "output", name, "input")
+        state = flow.start("source")
+        while not state.status.ended:
+            pass
+        with pytest.raises(StatusError, match="still run"):
+            flow.resume(state)
+        release.set()
+        assert state.wait(LONG)
+        assert statuses(state, "slow") == ["completed"]
+
+
+def test_l2_deferred_events_of_coroutines_leave_when_the_job_is_resumed():
+    sink = Sink()
+
+    async def handler(step):
+        step.emit_deferred_event("output", data="deferred")
+        await asyncio.sleep(0)
+        step.emit("output", data="at once")
+
+    with chain(AsyncStep(handler), sink, engine=Engine()) as flow:
+        state = flow.execute("r0")
+        assert (str(state.status), sink.got) == ("paused", ["at once"])
+        flow.resume(state)
+        assert state.wait()
+    assert (str(state.status), sink.got) == ("completed", ["at once", "deferred"])
+
+
+def test_l5_state_is_carried_into_the_next_job():
+    async def handler(step):
+        async with context_of(step).store.edit_state() as state:
+            state["count"] = state.get("count", 0) + 1
+
+    with chain(AsyncStep(handler), engine=Engine()) as flow:
+        state = None
+        for _ in range(3):
+            state = flow.execute("r0", job_state=state)
+        assert state.get_shared_data("count") == 3
