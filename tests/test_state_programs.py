@@ -7,11 +7,12 @@ locked edit, typed state, one field at a time, the same state across runs, a car
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from pydantic import BaseModel, Field
 
-from routilux import AsyncContext, Context, Flow, Routine
+from routilux import AsyncContext, Context, Flow, JobState, Routine, SaveError
 
 
 def flow_of(handler, **options):
@@ -315,3 +316,62 @@ def test_the_initial_state_is_put_over_the_defaults(handler, initial):
     with flow_of(handler, state_schema=Retries) as flow:
         assert run(flow, initial_state=initial).result == (3, 30, True)
         assert run(flow).result == (3, 30, False)
+
+
+# --- snapshot and restore ---------------------------------------------------------------------------------------------
+
+
+@both(count_one_field, acount_one_field)
+def test_a_snapshot_is_restored_in_another_flow_and_goes_on(handler):
+    with flow_of(handler, state_schema=CounterState) as flow:
+        snapshot = json.loads(json.dumps(run(flow).to_dict()))
+    with flow_of(handler, state_schema=CounterState) as flow:
+        restored = JobState.from_dict(snapshot, flow)
+        assert restored.get_shared_data("count") == 1
+        assert run(flow, job_state=restored).result == 2
+
+
+@both(count_one_field, acount_one_field)
+def test_a_snapshot_in_a_file(handler, tmp_path):
+    with flow_of(handler, state_schema=CounterState) as flow:
+        run(flow).save(tmp_path / "counter.json")
+    with flow_of(handler, state_schema=CounterState) as flow:
+        assert run(flow, job_state=flow.load(tmp_path / "counter.json")).result == 2
+
+
+class Money:
+    """A value that no JSON serializer knows."""
+
+    def __init__(self, cents):
+        self.cents = cents
+
+
+class MoneySerializer:
+    def serialize(self, value):
+        if not isinstance(value, Money):
+            raise TypeError(f"no money: {value!r}")
+        return {"cents": value.cents}
+
+    def deserialize(self, data):
+        return Money(data["cents"])
+
+
+def earn(ctx: Context):
+    purse = ctx.store.get("purse", default=Money(0))
+    ctx.store.set("purse", Money(purse.cents + 5))
+
+
+async def aearn(ctx: AsyncContext):
+    purse = await ctx.store.get("purse", default=Money(0))
+    await ctx.store.set("purse", Money(purse.cents + 5))
+
+
+@both(earn, aearn)
+def test_a_custom_serializer_writes_and_reads_what_the_library_cannot(handler):
+    with flow_of(handler) as flow:
+        state = run(flow)
+        with pytest.raises(SaveError, match=r"shared data 'purse'.*Money"):
+            state.to_dict()
+        snapshot = state.to_dict(serializer=MoneySerializer())
+        restored = JobState.from_dict(snapshot, flow, serializer=MoneySerializer())
+        assert run(flow, job_state=restored).get_shared_data("purse").cents == 10
