@@ -79,14 +79,15 @@ class Jobs:
         """Return a new job, with what an ended one hands down; or the paused one, going on."""
         if job_state is None:
             return self.new(new)
+        job = self.job_of(job_state)
         if job_state.status.ended:
-            return self.new(new, self.job_of(job_state))
+            return self.new(new, job)
         given = any(each is not None for each in new[1:])
         if job_state.status is not JobStatus.PAUSED or given:
             what = "arguments for a new job cannot be given with it" if given else "it is not paused"
             name = f"flow {self._flow.flow_id!r}: job {job_state.job_id!r}"
             raise StatusError(f"{name} is {job_state.status} and would go on where it is; {what}")
-        refuse_inside(self.job_of(job_state), "execute")
+        refuse_inside(job, "execute")
         return self.take_up(job_state)
 
     def new(self, new: NewJob, previous: Job | None = None) -> Job:
