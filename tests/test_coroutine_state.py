@@ -9,6 +9,7 @@ from parts import AsyncStep, Meeting, Signal, Sink, Source, Step, at_rest, chain
 from pydantic import BaseModel
 
 from routilux import Engine, ErrorHandler, Flow
+from routilux.runtime.edits import Edits
 
 SHORT = 0.02
 MODES = pytest.mark.parametrize(
@@ -289,3 +290,29 @@ def test_s3_a_cancelled_job_rolls_its_edits_back():
         flow.cancel(state)
         assert state.wait(20.0)
     assert (state.get_shared_data("key"), state.errors) == (None, [])
+
+
+def test_s3_editors_take_turns_in_the_order_in_which_they_came():
+    """Each waiter is woken once: what many editors cost grows with their number, not with its square."""
+    order, woken = [], []
+
+    async def handle(step, data):
+        async with store_of(step).edit_state() as state:
+            order.append(data)
+            state["n"] = state.get("n", 0) + 1
+            await asyncio.sleep(0)
+
+    original = Edits.try_take
+
+    def counted(self, *args):
+        woken.append(1)
+        return original(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Edits, "try_take", counted)
+        with chain(Source(range(200)), AsyncStep(handle, concurrency=200)) as flow:
+            state = flow.execute("r0")
+            state.raise_for_status()
+    assert state.get_shared_data("n") == 200
+    assert order == list(range(200))
+    assert len(woken) <= 3 * 200

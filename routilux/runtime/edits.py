@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from ..core.job_record import Activation, JobRecord
@@ -14,7 +15,8 @@ from .pool import WorkerPool
 class Edits:
     """One editor at a time. An activation that may not act any more is no editor either.
 
-    All that is here changes under the job's lock; ``waiting`` are the bells of those who wait.
+    All that is here changes under the job's lock; ``waiting`` are the bells of those who wait, in the order in which
+    they came. When nobody edits, the first of them is woken; if it cannot edit after all, it wakes the next.
     """
 
     __slots__ = ("_editor", "_gate", "_pool", "_record", "waiting")
@@ -24,27 +26,43 @@ class Edits:
         self._pool = pool
         self._record = record
         self._editor: Activation | None = None
-        self.waiting: list[Bell] = []
+        self.waiting: deque[Bell] = deque()
 
     def take(self, activation: Activation, check: Callable[[Activation], None]) -> None:
         """Wait until nobody else edits, and become the editor; ``check`` raises when the activation may not act."""
         while not self.try_take(activation, check, bell := threading.Event()):
-            with self._pool.sleeping():
-                bell.wait()
+            try:
+                with self._pool.sleeping():
+                    bell.wait()
+            except BaseException:
+                self.withdraw(bell)
+                raise
 
     def try_take(self, activation: Activation, check: Callable[[Activation], None], bell: Bell) -> bool:
         """Become the editor if nobody else edits, and return whether; if not, the bell rings when it is time to retry.
 
-        Raises what ``check`` does when the activation may not act.
+        Whoever stops waiting for the bell has to `withdraw` it. Raises what ``check`` does when the activation may not
+        act.
         """
         with self._gate:
-            check(activation)
-            editor = self._editor
-            if editor is None or self._record.running.get(editor.delivery.id) is not editor:
-                self._editor = activation
-                return True
-            self.waiting.append(bell)
-            return False
+            try:
+                check(activation)
+            except BaseException:
+                self.ring()  # it may have been woken to edit
+                raise
+            if self._taken():
+                self.waiting.append(bell)
+                return False
+            self._editor = activation
+            return True
+
+    def withdraw(self, bell: Bell) -> None:
+        """Do not wait for a bell any more; if it has rung, the next one's does."""
+        with self._gate:
+            if bell in self.waiting:
+                self.waiting.remove(bell)
+            else:
+                self.ring()
 
     def give(self, activation: Activation) -> None:
         """Let the next one edit."""
@@ -54,7 +72,10 @@ class Edits:
             self.ring()
 
     def ring(self) -> None:
-        """Have those who wait look again. The caller holds the lock."""
-        for bell in self.waiting:
-            bell.set()
-        self.waiting.clear()
+        """Wake the first of those who wait, if nobody edits. The caller holds the lock."""
+        if self.waiting and not self._taken():
+            self.waiting.popleft().set()
+
+    def _taken(self) -> bool:
+        editor = self._editor
+        return editor is not None and self._record.running.get(editor.delivery.id) is editor

@@ -86,7 +86,7 @@ class Jobs:
             what = "arguments for a new job cannot be given with it" if given else "it is not paused"
             name = f"flow {self._flow.flow_id!r}: job {job_state.job_id!r}"
             raise StatusError(f"{name} is {job_state.status} and would go on where it is; {what}")
-        refuse_inside(self.job_of(job_state), "execute")
+        refuse_inside(job, "execute")
         return self.take_up(job_state)
 
     def new(self, new: NewJob, previous: Job | None = None) -> Job:

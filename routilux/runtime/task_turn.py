@@ -239,7 +239,11 @@ class TaskTurn(Committing):
         """Do as `begin_edit` does; waiting for another editor keeps no other handler waiting."""
         self.before_edit(activation)
         while not self.job.edits.try_take(activation, self.check, bell := LoopBell()):
-            await bell.wait()
+            try:
+                await bell.wait()
+            except BaseException:
+                self.job.edits.withdraw(bell)
+                raise
         try:
             return self.open_edit(activation)
         except BaseException:
