@@ -171,8 +171,8 @@ flow.add_routine(Source(), "source")
 flow.add_routine(Sink(), "sink")
 flow.connect("source", "output", "sink", "input")
 signal.signal(signal.SIGALRM, interrupt)
-signal.setitimer(signal.ITIMER_REAL, delay)
 try:
+    signal.setitimer(signal.ITIMER_REAL, delay)
     if how == "wait":
         flow.start("source").wait()
     else:
