@@ -16,7 +16,7 @@ from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options
 from .runtime.dispatcher import rest, run_to_rest, wait
-from .runtime.engine import Engine, default_engine
+from .runtime.engine import Engine, default_engine, on_event_loop
 from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
@@ -169,7 +169,8 @@ class Flow(Graph):
         """
         limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
         new = NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state)
-        job = self._jobs.begin(new, job_state)
+        with on_event_loop():
+            job = self._jobs.begin(new, job_state)
         await rest(job, limit)
         return JobState(job)
 
@@ -259,7 +260,7 @@ class Flow(Graph):
         """
         refuse_on_loop(f"flow {self.flow_id!r}: shutdown()")
         for job in self._jobs.running():
-            refuse_inside(job, "shutdown")
+            refuse_inside(job, "shutdown()")
         self._jobs.shut_down()
         for job in self._jobs.running():
             if cancel:

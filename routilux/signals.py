@@ -2,19 +2,22 @@
 
 A receiver is connected once, ``signals.job_failed.connect(receiver)``, or for one flow only,
 ``signals.job_failed.connect(receiver, sender=flow)``. It is called as ``receiver(flow, job_state=..., ...)`` with the
-keyword arguments that the signal names, after what it hears of was committed, in the order of the commits, by the
-thread that has made one, so it should be quick. It holds no lock and is no part of any handler's turn. What it raises
-is logged and harms nobody. ``execute`` returns after all receivers have heard of the job's end. Blinker keeps weak
-references: connect functions and methods that live on, or pass ``weak=False``.
+keyword arguments that the signal names, after what it hears of was committed, in the order of the commits, by a
+thread that has made one (for coroutine handlers, by a worker thread), so it should be quick. It holds no lock and is no
+part of any handler's turn. What it raises is logged and harms nobody. ``execute`` returns after all receivers have
+heard of the job's end. Blinker keeps weak references: connect functions and methods that live on, or pass
+``weak=False``.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import blinker
 
 from .core.listening import listening
+from .errors import DeclarationError
 
 __all__ = [
     "activation_ended",
@@ -38,7 +41,12 @@ class JobSignal(blinker.Signal):
     """A signal about jobs. Jobs are told that somebody listens when the first receiver is connected."""
 
     def connect(self, receiver: Any, sender: Any = blinker.ANY, weak: bool = True) -> Any:
-        """Connect a receiver, for all flows or for one, and return it; see `blinker.Signal.connect`."""
+        """Connect a receiver, for all flows or for one, and return it; see `blinker.Signal.connect`.
+
+        Raises DeclarationError for a coroutine function, which nobody would await.
+        """
+        if inspect.iscoroutinefunction(receiver):
+            raise DeclarationError(f"{receiver!r} is a coroutine function; a receiver of signals is a plain function")
         connected = super().connect(receiver, sender, weak)
         listening.everything = True
         return connected

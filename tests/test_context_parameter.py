@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from parts import Source, chain
+from pydantic import BaseModel
 
-from routilux import Context, ExecutionContext, Flow, Routine
+from routilux import AsyncContext, Context, ExecutionContext, Flow, Routine
 
 
 class Asks(Routine):
@@ -69,3 +71,26 @@ def test_b0_each_turn_gets_its_own_context():
     state = chain(Source([1, 2]), Target()).execute("r0")
     assert len({id(ctx) for ctx in kept}) == 2
     assert (state.get_shared_data("key1"), state.get_shared_data("key2")) == (1, 2)
+
+
+class Count(BaseModel):
+    count: int = 0
+
+
+def counts(ctx: Context[Count]):
+    ctx.state.count += 1
+
+
+async def acounts(ctx: AsyncContext[Count]):
+    ctx.state.count += 1
+
+
+async def acounts_as_plain(ctx: Context[Count]):
+    ctx.state.count += 1
+
+
+@pytest.mark.parametrize("handler", [counts, acounts, acounts_as_plain])
+def test_b0_a_context_may_name_the_model_of_its_state(handler):
+    with Flow("counts", state_schema=Count) as flow:
+        flow.add_routine(Asks(handler), "asks")
+        assert flow.execute("asks", {"other": 1}).get_shared_data("count") == 1

@@ -418,10 +418,10 @@ LIFE = {
 @pytest.mark.parametrize("old", list(JobStatus))
 def test_l1_a_change_of_status_is_in_the_table_or_raises(old, new):
     if new.value in LIFE[old.value]:
-        check_change("j", old, new)
+        check_change("job 'j'", old, new)
     else:
         with pytest.raises(StatusError, match=rf"^job 'j' is {old} and cannot become {new}; what may follow: "):
-            check_change("j", old, new)
+            check_change("job 'j'", old, new)
 
 
 def test_l1_ended_means_completed_failed_or_cancelled():

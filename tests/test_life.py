@@ -414,7 +414,7 @@ def test_shutdown_with_cancel_waits_for_running_handlers_only():
 
 def test_shutdown_inside_a_handler_of_the_flow_is_refused():
     flow = chain(Step(lambda step: flow.shutdown()))
-    assert "shutdown inside a handler" in flow.execute("r0").error.message
+    assert "shutdown() inside a handler" in flow.execute("r0").error.message
 
 
 def test_leaving_a_flow_by_an_exception_cancels_its_jobs():

@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from parts import Sink, Source, Step, chain
+from parts import AsyncStep, Sink, Source, Step, chain
 
 from routilux import (
     ContextError,
@@ -386,6 +386,151 @@ def test_h4_with_nobody_listening_nothing_is_noted(monkeypatch):
 def test_h4_signals_are_documented():
     for name in signals.__all__:
         assert getattr(signals, name).__doc__
+
+
+# --- on event loops ---------------------------------------------------------------------------------------------------
+
+
+class Once(Routine):
+    """Emits once, in a coroutine handler."""
+
+    def __init__(self):
+        super().__init__()
+        self.define_slot("input", handler=self.process)
+        self.define_event("output")
+
+    async def process(self):
+        self.emit("output")
+
+
+def flow_of(routine, **options):
+    flow = Flow("f", **options)
+    flow.add_routine(routine, "r0")
+    return flow
+
+
+def test_h4_a_receiver_that_hears_of_a_coroutine_handler_holds_up_no_other_flow():
+    going_on = threading.Event()
+
+    class Other(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("input", handler=self.process)
+
+        async def process(self):
+            await asyncio.sleep(0)
+            going_on.set()
+
+    def receiver(flow, **_):
+        other.start("r0")
+        assert going_on.wait(LONG)
+
+    with flow_of(Once()) as flow, flow_of(Other()) as other, signals.event_emitted.connected_to(receiver, sender=flow):
+        assert flow.execute("r0").status == "completed"
+        assert going_on.is_set()
+
+
+def test_h4_a_receiver_that_hears_of_a_coroutine_handler_may_execute_a_flow():
+    states = []
+
+    def receiver(flow, **_):
+        states.append(inner.execute("r0"))
+
+    with flow_of(Once()) as flow, flow_of(Once()) as inner:
+        for name in ("job_started", "event_emitted", "activation_ended", "job_completed"):
+            with getattr(signals, name).connected_to(receiver, sender=flow):
+                flow.execute("r0")
+    assert [state.status for state in states] == ["completed"] * 4
+
+
+def test_h4_receivers_are_not_called_on_the_loop_of_whoever_awaits_the_job():
+    loops = []
+
+    def receiver(flow, **_):
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        loops.append(threading.current_thread() is threading.main_thread())
+
+    with flow_of(Once()) as flow, signals.job_started.connected_to(receiver, sender=flow):
+        asyncio.run(flow.aexecute("r0"))
+    assert loops == [False]
+
+
+def test_h4_a_coroutine_function_is_no_receiver():
+    async def receiver(flow, **_):
+        pass
+
+    with pytest.raises(DeclarationError, match="a receiver of signals is a plain function"):
+        signals.job_completed.connect(receiver)
+    assert not listening.everything
+
+
+# --- receivers and saving ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_l4_a_receiver_may_save_a_job_of_which_no_handler_runs(kind, tmp_path):
+    def save(flow, job_state, **_):
+        job_state.save(tmp_path / "job")
+
+    with flow_of(Once() if kind == "coroutine" else Step(lambda step: None)) as flow:
+        with signals.job_completed.connected_to(save, sender=flow):
+            flow.execute("r0")
+        assert flow.load(tmp_path / "job").status == "completed"
+
+
+def test_l4_a_receiver_cannot_save_a_job_whose_handler_it_holds_up(tmp_path):
+    errors = []
+
+    def save(flow, job_state, **_):
+        try:
+            job_state.save(tmp_path / "job")
+        except ContextError as error:
+            errors.append(str(error))
+
+    with flow_of(Step(lambda step: step.emit("output"))) as flow:
+        for name in ("activation_started", "event_emitted"):
+            with getattr(signals, name).connected_to(save, sender=flow):
+                flow.execute("r0").raise_for_status()
+    assert len(errors) == 2
+    assert all("save() inside a listener of job" in error for error in errors)
+
+
+def test_h4_an_attempt_is_told_before_its_handler_runs(heard):
+    seen = []
+    chain(Source([1, 2]), Step(lambda step, data: seen.append(names(heard)[-1]))).execute("r0")
+    assert seen == ["activation_started"] * 2
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_e3_a_receiver_that_tells_the_process_to_stop_stops_the_job(kind):
+    def stop(flow, **_):
+        raise SystemExit(3)
+
+    routine = Once() if kind == "coroutine" else Step(lambda step: step.emit("output"))
+    listen = signals.event_emitted.connected_to
+    with flow_of(routine) as flow, listen(stop, sender=flow), pytest.raises(SystemExit):
+        flow.execute("r0")
+
+
+# --- activations that were given up -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_h4_activations_that_a_timeout_of_the_job_gives_up_are_told(heard, kind):
+    release = threading.Event()
+
+    async def endless(step):
+        await asyncio.Event().wait()
+
+    routine = Step(lambda step: release.wait(LONG)) if kind == "plain" else AsyncStep(endless)
+    with flow_of(routine) as flow:
+        state = flow.execute("r0", timeout=0.05)
+        release.set()
+    (record,) = state.get_execution_history()
+    assert [fields["record"] for fields in only(heard, "activation_ended")] == [record]
+    assert [fields["error"].type for fields in only(heard, "activation_failed")] == ["JobTimeoutError"]
+    assert names(heard)[-3:] == ["activation_failed", "activation_ended", "job_failed"]
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from .job_record import Activation, Delivery, Held, JobRecord, Mailbox
 from .plan import EventPlan, SlotPlan
 from .records import ErrorRecord, Logged, Sent
 from .scheduling import list_waiting
-from .status import JobStatus, check_change
+from .status import MAY_FOLLOW, JobStatus, check_change
+
+GivenUp = tuple[Activation, tuple[Any, ...]]
 
 # --- beginning ------------------------------------------------------------------------------------------------
 
@@ -45,7 +47,8 @@ def _enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate
 
 
 def _change(record: JobRecord, status: JobStatus) -> None:
-    check_change(record.job_id, record.status, status)
+    if status not in MAY_FOLLOW[record.status]:
+        check_change(f"flow {record.plan.flow_id!r}: job {record.job_id!r}", record.status, status)
     record.status = status
     record.open = status is JobStatus.RUNNING and not record.holds
     record.closed = status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
@@ -285,20 +288,25 @@ def sent(record: JobRecord, routine_id: str, output_type: str, data: dict[str, A
 # --- ending from outside ----------------------------------------------------------------------------------------
 
 
-def failed(record: JobRecord, error: ErrorRecord, at: int) -> None:
-    """Fail the job as a whole; activations that run are recorded as failed and may do nothing more."""
+def failed(record: JobRecord, error: ErrorRecord, at: int) -> list[GivenUp]:
+    """Fail the job as a whole; activations that run are `given_up`."""
     _fail(record, error, at)
     record.errors.append(error)
-    given_up(record, error, at)
+    return given_up(record, error, at)
 
 
-def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None = None) -> None:
-    """Stop waiting for activations that run, all or those of one owner, in a job that is not open any more."""
+def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None = None) -> list[GivenUp]:
+    """Stop waiting for activations that run, all or those of one owner, in a job that is not open any more.
+
+    Returns them, each with the history's entry for it.
+    """
+    found = []
     for activation in list(record.running.values()):
         if owner is None or activation.owner == owner:
-            _remember(record, activation, "failed", at - activation.started, error)
+            found.append((activation, _remember(record, activation, "failed", at - activation.started, error)))
             if not record.closed:
                 record.stopped.append(activation.anew())
+    return found
 
 
 def paused(record: JobRecord, reason: str) -> None:

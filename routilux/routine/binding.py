@@ -150,7 +150,8 @@ class Binding:
 
 def _is_context(hint: Any) -> bool:
     """Whether an annotation names the context, also as one of the types of a union."""
-    return any(ExecutionContext in getattr(each, "__mro__", ()) for each in (hint, *typing.get_args(hint)))
+    kinds = (typing.get_origin(each) or each for each in (hint, *typing.get_args(hint)))
+    return any(ExecutionContext in getattr(kind, "__mro__", ()) for kind in kinds)
 
 
 def _receive(**payload: Any) -> None:

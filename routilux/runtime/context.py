@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
+
+from typing_extensions import TypeVar
 
 from ..core.job_record import Activation
 from ..errors import ContextError
@@ -54,7 +56,10 @@ class ActingTask(Acting, Protocol):
         """Become the only one that edits, and return the draft of the edit."""
 
 
-class HandlerContext(ExecutionContext):
+State = TypeVar("State", default=Any)
+
+
+class HandlerContext(ExecutionContext, Generic[State]):
     """What the contexts of plain and of coroutine handlers have in common.
 
     Attributes can be read from any thread at any time. Operations belong to the handler's own thread or task, and to
@@ -117,13 +122,14 @@ class HandlerContext(ExecutionContext):
         return self._turn.job.record.user_id
 
     @property
-    def state(self) -> Any:
+    def state(self) -> State:
         """The working copy of the job's state, a model when the flow has a ``state_schema`` and else a mapping.
 
         What is assigned is validated and written at once; what is changed in place is when the handler returns.
         """
         self._check("state")
-        return self._turn.state()
+        state: State = self._turn.state()
+        return state
 
     def emit(self, event_name: str, /, **params: Any) -> None:
         """Emit an event of this routine, as `Routine.emit` does."""
@@ -148,9 +154,9 @@ class HandlerContext(ExecutionContext):
         return f"<{type(self).__name__} of {where}>"
 
 
-class Context(HandlerContext):
+class Context(HandlerContext[State]):
     """The context of one running handler: the value of a parameter annotated with this class, and of
-    `Routine.get_execution_context`.
+    `Routine.get_execution_context`. ``Context[Model]`` tells type checkers what ``state`` is.
 
     Its attributes can be read from any thread at any time. Its operations belong to the handler's own thread, and to
     the time until the handler returns; elsewhere, or later, they raise `ContextError`.
@@ -189,8 +195,10 @@ class Context(HandlerContext):
         self._turn.flush()
 
 
-class AsyncContext(HandlerContext):
+class AsyncContext(HandlerContext[State]):
     """The context of one running coroutine handler: the value of a parameter annotated with this class.
+
+    ``AsyncContext[Model]`` tells type checkers what ``state`` is.
 
     It is used as a `Context` is, except that ``store``, ``resource`` and ``flush`` are awaited. Its operations belong
     to the task that the handler runs in: in tasks that the handler makes, they raise `ContextError`.

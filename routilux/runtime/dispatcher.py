@@ -7,6 +7,7 @@ from _thread import get_ident
 
 from ..core.job_record import Mailbox
 from ..routine.scope import Scope, current
+from .engine import on_event_loop
 from .holding import refuse_inside, refuse_on_loop
 from .job import Job
 from .turn import Turn
@@ -41,9 +42,11 @@ async def rest(job: Job, timeout: float | None) -> None:
         with job.engine.pool.sleeping():
             rung = await bell.wait(timeout)
         if not rung and timeout is not None:
-            job.expire(timeout)
+            with on_event_loop():
+                job.expire(timeout)
     except BaseException:
-        job.cancel_unless_ended("the task that awaited it was cancelled")
+        with on_event_loop():
+            job.cancel_unless_ended("the task that awaited it was cancelled")
         raise
     finally:
         with job.lock:
@@ -76,7 +79,7 @@ def wait(job: Job, timeout: float | None) -> bool:
 
     Raises ContextError inside a handler of the job.
     """
-    refuse_inside(job, "wait")
+    refuse_inside(job, "wait()")
     refuse_on_loop("wait()")
     if timeout is None:
         lend(job)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import weakref
 from _thread import start_new_thread
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..errors import DeclarationError
@@ -31,6 +32,16 @@ class Here(threading.local):
 
 
 here = Here()
+
+
+@contextmanager
+def on_event_loop() -> Iterator[None]:
+    """Have this thread known as one that runs an event loop, while the block runs."""
+    before, here.on_event_loop = here.on_event_loop, True
+    try:
+        yield
+    finally:
+        here.on_event_loop = before
 
 
 class Engine:

@@ -18,10 +18,20 @@ from .job import Job
 
 def refuse_inside(job: Job, what: str) -> None:
     """Raise ContextError when this thread runs a handler or a listener of the job, which would wait for itself."""
+    refuse_listener(job, what)
+    refuse_handler(job, what)
+
+
+def refuse_listener(job: Job, what: str) -> None:
+    """Raise ContextError when this thread runs a listener of the job."""
     if job.notices.told_here():
         raise ContextError(
             f"flow {job.plan.flow_id!r}: {what} inside a listener of job {job.record.job_id!r} would wait for itself"
         )
+
+
+def refuse_handler(job: Job, what: str) -> None:
+    """Raise ContextError when this thread runs a handler of the job."""
     scope: Scope | None = current.get()
     while scope is not None:
         if scope.job is job:

@@ -11,19 +11,20 @@ from functools import partial
 from typing import Any
 
 from ..core.copying import copy_payload
+from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
 from ..core.machine import cancelled, due, failed, given_up, inherited, paused, resumed, started
 from ..core.plan import Plan, SlotPlan
-from ..core.records import Fact
+from ..core.records import Ended, Fact
 from ..core.scheduling import hold
 from ..core.status import JobStatus
 from ..errors import ExecutionError, JobTimeoutError, StatusError
-from .audience import LEVELS, Notice, audience
+from .audience import FAILED_ATTEMPT, LEVELS, Notice, audience
 from .bells import Bell, ring
 from .crew import Crew, Hooks
 from .describing import describe
 from .edits import Edits
-from .engine import Engine
+from .engine import Engine, here
 from .observation import Notices
 from .timers import Timer
 
@@ -51,6 +52,7 @@ class Job(Crew):
         self.tasks_told = False  # that the job is closed
         self.notices = Notices(hooks.tell)
         self._noted_status = record.status
+        self._worker_tells = False  # a task that tells waits in the pool
         self.edits = Edits(self.lock, record, engine.pool)
         self.editors = self.edits.waiting  # at hand, because every activation looks whether there are any
         self.failure: BaseException | None = None
@@ -115,8 +117,38 @@ class Job(Crew):
             if audience.hears(LEVELS[status]):
                 self.notices.waiting.append(Notice(self, status, None, was))
 
+    def _note_given_up(self, activations: list[tuple[Activation, tuple[Any, ...]]]) -> None:
+        if activations and audience.hears(FAILED_ATTEMPT):
+            for activation, entry in activations:
+                kept = Entry(*entry)
+                fact = Ended(activation.delivery.id, kept.status, kept.duration, self.now(), kept.error, True, None)
+                self.note(fact, activation, entry)
+
     def tell(self) -> None:
-        """Tell listeners what was noted. Called without the lock."""
+        """Tell listeners what was noted: on an event loop, on a worker thread. Called without the lock."""
+        if not here.on_event_loop or not self._tell_on_worker():
+            self.tell_here()
+
+    def _tell_on_worker(self) -> bool:
+        """Have a worker thread tell, as listeners may take their time; return False when there is none."""
+        if not self._worker_tells:
+            self.engine.attach(self.flow, self.flow.max_workers)
+            self._worker_tells = True
+            try:
+                self.engine.pool.submit(partial(self.variables.copy().run, self._tell_as_worker))
+            except RuntimeError:
+                self._worker_tells = False
+        return self._worker_tells
+
+    def _tell_as_worker(self) -> None:
+        self._worker_tells = False
+        try:
+            self.tell_here()
+        except BaseException as error:  # a listener has told the process to stop
+            self.interrupted(error)
+
+    def tell_here(self) -> None:
+        """Tell listeners what was noted, on this thread."""
         if self.notices.tell():
             with self.lock:
                 if self.at_rest:
@@ -262,8 +294,8 @@ class Job(Crew):
             error = JobTimeoutError(message)
             if not self.record.status.ended:
                 self.failure = error
-                failed(self.record, describe(error), self.now())
-            given_up(self.record, describe(error), self.now())
+                self._note_given_up(failed(self.record, describe(error), self.now()))
+            self._note_given_up(given_up(self.record, describe(error), self.now()))
             self.cancel_tasks()
             for thread in self.crew:
                 self.engine.pool.give_up(thread)
@@ -283,8 +315,8 @@ class Job(Crew):
         with self.lock:
             self.interrupt, self.interrupt_thread = error, thread
             self._fail(error)
-            given_up(self.record, describe(error), self.now(), thread)
-            given_up(self.record, describe(error), self.now(), 0)
+            for owner in (thread, 0):
+                self._note_given_up(given_up(self.record, describe(error), self.now(), owner))
             self.cancel_tasks()
             self.leave(thread)
             self.settle()
@@ -295,4 +327,4 @@ class Job(Crew):
         """Fail the job as a whole, if it runs. The caller holds the lock."""
         if self.record.status is JobStatus.RUNNING:
             self.failure = error
-            failed(self.record, describe(error), self.now())
+            self._note_given_up(failed(self.record, describe(error), self.now()))

@@ -86,7 +86,7 @@ class Jobs:
             what = "arguments for a new job cannot be given with it" if given else "it is not paused"
             name = f"flow {self._flow.flow_id!r}: job {job_state.job_id!r}"
             raise StatusError(f"{name} is {job_state.status} and would go on where it is; {what}")
-        refuse_inside(job, "execute")
+        refuse_inside(job, "execute()")
         return self.take_up(job_state)
 
     def new(self, new: NewJob, previous: Job | None = None) -> Job:
@@ -163,7 +163,9 @@ class Jobs:
             raise ExecutionError(f"{where}: expected the JobState of a job, not {job_state!r}")
         job = job_state._job
         if job.flow is not self._flow:
-            raise ExecutionError(f"{where}: {job_state!r} is not a job of this flow")
+            same = job_state.flow_id == self._flow.flow_id
+            hint = ", but of another Flow object with its id: load it with this one" if same else ""
+            raise ExecutionError(f"{where}: {job_state!r} is not a job of this flow{hint}")
         return job
 
     def _register(self, job: Job) -> bool:

@@ -1,8 +1,9 @@
 """How those who listen are told what happens in a job.
 
 What happens is noted under the job's lock, in the order in which it was committed, and told afterwards without the
-lock, by one thread at a time. A job counts as at rest only when all of it has been told, so that whoever waits for a
-job finds that its listeners have heard everything. When nobody listens, nothing is noted.
+lock, by one thread at a time, which is never one that runs an event loop. A job counts as at rest only when all of it
+has been told, so that whoever waits for a job finds that its listeners have heard everything. When nobody listens,
+nothing is noted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Callable
 
 from ..routine.scope import current
 from .audience import Notice
-from .engine import here
 
 BACKLOG = 1000  # notices that may wait before those who make more wait until they are told
 
@@ -51,8 +51,7 @@ class Notices:
         if self.told_here():
             return False
         while self.waiting:
-            patient = len(self.waiting) > BACKLOG and not here.on_event_loop
-            if not self._telling.acquire(blocking=patient):
+            if not self._telling.acquire(blocking=len(self.waiting) > BACKLOG):
                 return False
             self._teller = get_ident()
             scope = current.get()

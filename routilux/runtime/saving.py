@@ -27,7 +27,7 @@ from ..store.record_writing import RecordWriter, snapshot
 from ..store.shapes import NONE, Shapes
 from ..store.values import Serializer, Writer
 from .engine import Engine
-from .holding import refuse_inside, refuse_on_loop, still
+from .holding import refuse_handler, refuse_listener, refuse_on_loop, still
 from .job import Job
 
 S = TypeVar("S", bound="Savable")
@@ -139,7 +139,9 @@ def saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
     """Return a job as JSON; ``what`` is what the caller does, for errors."""
     subject = f"flow {job.plan.flow_id!r}: job {job.record.job_id!r}"
     check_serializer(serializer, subject)
-    refuse_inside(job, what)
+    refuse_handler(job, what)
+    if job.record.running:  # and a listener holds up one of them
+        refuse_listener(job, what)
     refuse_on_loop(f"flow {job.plan.flow_id!r}: {what}")
     # Written as JSON while it is held: values that are not copied (see `core.copying`) are handlers' to change.
     with still(job):

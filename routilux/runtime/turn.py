@@ -42,6 +42,8 @@ class Turn(Committing):
         try:
             with gate:
                 activation = self.following(True)
+            if notices:
+                job.tell()
             while activation is not None:
                 slot = activation.slot
                 if slot.on_loop:
