@@ -44,11 +44,29 @@ def needs_copy(payload: Mapping[str, Any]) -> bool:
 
 
 def _copy(value: Any, seen: dict[int, Any]) -> Any:
-    if value.__class__ in ATOMS:
+    kind = value.__class__
+    if kind in ATOMS:
         return value
     known = seen.get(id(value))
     if known is not None:
         return known
+    # Most containers are plain dicts and lists: what `_copy_items` does, without the calls that others need.
+    if kind is dict:
+        new = seen[id(value)] = value.copy()
+        for key, item in value.items():
+            if item.__class__ not in ATOMS:
+                new[key] = _copy(item, seen)
+        return new
+    if kind is list:
+        new = seen[id(value)] = value.copy()
+        for index, item in enumerate(value):
+            if item.__class__ not in ATOMS:
+                new[index] = _copy(item, seen)
+        return new
+    return _copy_other(value, seen)
+
+
+def _copy_other(value: Any, seen: dict[int, Any]) -> Any:
     if isinstance(value, dict):
         return _copy_items(value, seen, dict.items(value), dict.__setitem__)
     if isinstance(value, list):
