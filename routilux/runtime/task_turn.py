@@ -238,7 +238,8 @@ class TaskTurn(Committing):
     async def begin_edit_async(self, activation: Activation) -> EditDraft:
         """Do as `begin_edit` does; waiting for another editor keeps no other handler waiting."""
         self.before_edit(activation)
-        while not self.job.edits.try_take(activation, self.check, bell := LoopBell()):
+        bell = LoopBell()
+        while not self.job.edits.try_take(activation, self.check, bell):
             try:
                 await bell.wait()
             except BaseException:
