@@ -63,6 +63,8 @@ def _copy(value: Any, seen: dict[int, Any]) -> Any:
             if item.__class__ not in ATOMS:
                 new[index] = _copy(item, seen)
         return new
+    if kind is tuple:
+        return _copy_tuple(value, seen)
     return _copy_other(value, seen)
 
 
