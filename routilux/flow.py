@@ -282,8 +282,8 @@ class Flow(Graph):
     def add_output_handler(self, handler: Callable[[Output], Any] | OutputQueue) -> None:
         """Give every `Output` that handlers send to a callable, or put it into a queue, as soon as it is recorded.
 
-        It is called by the thread of the handler that has sent it, and holds that handler up until it returns. What
-        it raises is logged, and harms nobody.
+        It is called by the thread of the handler that has sent it, and holds that handler up until it returns; for
+        coroutine handlers, by a worker thread. What it raises is logged, and harms nobody.
 
         Raises:
             DeclarationError: when it is no callable and has no ``put``, or when a job of this flow is running.

@@ -12,7 +12,7 @@ from ..core.machine import ended, given_up, merged, retried
 from ..core.plan import SlotPlan
 from ..core.policy import ErrorStrategy
 from ..core.records import Ended, ErrorRecord, Retried
-from ..errors import PayloadError
+from ..errors import HandlerTimeoutError, PayloadError
 from ..routine.binding import Misfit, shortened
 from .audience import FAILED_ATTEMPT, audience
 from .describing import describe
@@ -43,6 +43,22 @@ class Committing(Operations):
         The caller holds the lock.
         """
         raise NotImplementedError
+
+    def time_is_up(self, slot: SlotPlan) -> HandlerTimeoutError:
+        """Return the error of a handler that ran longer than it may."""
+        return HandlerTimeoutError(
+            f"{self.where(slot)}: the handler ran longer than its timeout of {slot.timeout:g} seconds"
+        )
+
+    def pressed(self) -> int:
+        """Begin to wait for room in the queue, and return when; the time does not count as the handler's."""
+        job, since = self.job, self.job.now()
+        with job.lock:
+            job.emitting += 1
+            self.nested_since = since
+            if job.pressed or job.easing:
+                job.settle()
+        return since
 
     # --- before the handler -----------------------------------------------------------------------------------------
 
@@ -133,8 +149,7 @@ class Committing(Operations):
                 if fatal and not self.depth:  # handlers that ran inside this one's emit have been left, too
                     given_up(record, described or describe(error), at, self.thread)
                 following = self.following(more)
-        if job.notices.waiting:
-            job.tell()
+        job.tell()
         if fatal and self.depth:
             raise error
         return following

@@ -112,8 +112,7 @@ def _lend(job: Job, outer: Scope | None) -> None:
                     if job.record.on_loop:
                         job.call_loop()
             if bell is not None:
-                if job.notices.waiting:
-                    job.tell()
+                job.tell()
                 _sleep(job, bell)
             while mailbox is not None:
                 mailbox = _take_turns(job, mailbox)

@@ -34,11 +34,7 @@ class EditOperations(StateOperations):
         """Become the only activation of the job that edits, and return its draft; emissions are held from now on."""
         self.before_edit(activation)
         self.job.edits.take(activation, self.check)
-        try:
-            return self.open_edit(activation)
-        except BaseException:
-            self.job.edits.give(activation)
-            raise
+        return self.open_edit(activation)
 
     def before_edit(self, activation: Activation) -> None:
         """Raise unless this activation may ask to be the one that edits, and commit its working copy."""
@@ -48,16 +44,20 @@ class EditOperations(StateOperations):
         self.commit_draft()
 
     def open_edit(self, activation: Activation) -> EditDraft:
-        """Begin an edit of the activation whose turn it is to edit."""
-        draft = EditDraft(self, activation, {}, 0, self.schema)
-        draft.face = face_of(draft)
-        with self.job.lock:
-            self._still(activation)
-            draft.base, draft.since = self._values(), self.record.revision
-            self.held_before = self.held
-            self.held = [*(self.held or ())]
-            self.editing = draft
-            self.state_used = True
+        """Begin an edit of the activation whose turn it is to edit; it is the next one's when that fails."""
+        try:
+            draft = EditDraft(self, activation, {}, 0, self.schema)
+            draft.face = face_of(draft)
+            with self.job.lock:
+                self._still(activation)
+                draft.base, draft.since = self._values(), self.record.revision
+                self.held_before = self.held
+                self.held = [*(self.held or ())]
+                self.editing = draft
+                self.state_used = True
+        except BaseException:
+            self.job.edits.give(activation)
+            raise
         return draft
 
     def end_edit(self, draft: EditDraft, *, keep: bool) -> None:

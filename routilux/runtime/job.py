@@ -65,8 +65,7 @@ class Job(Crew):
         with self.lock:
             started(self.record, slot, payload, isolate, self.now())
             self.note_status()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job has ended, for ``timeout`` seconds at the most; return whether it has."""
@@ -125,8 +124,11 @@ class Job(Crew):
                 self.note(fact, activation, entry)
 
     def tell(self) -> None:
-        """Tell listeners what was noted: on an event loop, on a worker thread. Called without the lock."""
-        if not here.on_event_loop or not self._tell_on_worker():
+        """Tell listeners what was noted, if anything was: on an event loop, on a worker thread.
+
+        Called without the lock.
+        """
+        if self.notices.waiting and not (here.on_event_loop and self._tell_on_worker()):
             self.tell_here()
 
     def _tell_on_worker(self) -> bool:
@@ -188,8 +190,7 @@ class Job(Crew):
             if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
                 due(self.record, activation)
                 self._go_on()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def hold(self, saver: Bell) -> None:
         """Let no handler start; the saver's bell rings when none runs."""
@@ -210,8 +211,7 @@ class Job(Crew):
                 if self.record.open:
                     self._plan_retries()
                     self._go_on()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def call_or_fail(self) -> None:
         """Do as `call` does; where nobody could be told of an error, it fails the job."""
@@ -229,8 +229,7 @@ class Job(Crew):
         with self.lock:
             paused(self.record, reason)
             self.settle()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def resume(self) -> None:
         """Go on with a paused or failed job. No thread is asked to work yet: see `call`.
@@ -253,8 +252,7 @@ class Job(Crew):
             self._plan_retries()
             if not record.open:
                 self.settle()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def hand_down(self, record: JobRecord) -> None:
         """Give a new job's record a copy of this one's shared data and routine states."""
@@ -268,8 +266,7 @@ class Job(Crew):
         with self.lock:
             cancelled(self.record, reason, self.now())
             self.settle()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Cancel the job, if it has not ended."""
@@ -277,8 +274,7 @@ class Job(Crew):
             if not self.record.status.ended:
                 cancelled(self.record, reason, self.now())
                 self.settle()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def expire(self, timeout: float) -> None:
         """Fail the job because its time is up, and stop waiting for the handlers that still run.
@@ -292,18 +288,19 @@ class Job(Crew):
                 names = ", ".join(sorted({f"{slot.routine_id}.{slot.name}" for slot in running}))
                 message = f"{message}; still running: {names}"
             error = JobTimeoutError(message)
-            if not self.record.status.ended:
+            described = describe(error)
+            if self.record.status.ended:
+                self._note_given_up(given_up(self.record, described, self.now()))
+            else:
                 self.failure = error
-                self._note_given_up(failed(self.record, describe(error), self.now()))
-            self._note_given_up(given_up(self.record, describe(error), self.now()))
+                self._note_given_up(failed(self.record, described, self.now()))
             self.cancel_tasks()
             for thread in self.crew:
                 self.engine.pool.give_up(thread)
             self.crew.clear()
             self.crew_size = 0
             self.settle()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def interrupted(self, error: BaseException) -> None:
         """Fail the job because of something that is not to be kept from stopping this thread.
@@ -315,13 +312,13 @@ class Job(Crew):
         with self.lock:
             self.interrupt, self.interrupt_thread = error, thread
             self._fail(error)
+            described = describe(error)
             for owner in (thread, 0):
-                self._note_given_up(given_up(self.record, describe(error), self.now(), owner))
+                self._note_given_up(given_up(self.record, described, self.now(), owner))
             self.cancel_tasks()
             self.leave(thread)
             self.settle()
-        if self.notices.waiting:
-            self.tell()
+        self.tell()
 
     def _fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""

@@ -138,8 +138,7 @@ class Operations(EditOperations):
                 sent(self.record, *fact)
                 if self.noting or self.job.flow.output_handlers:
                     self.job.note(fact, activation)
-        if self.job.notices.waiting:
-            self.job.tell()
+        self.job.tell()
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append to the shared log."""

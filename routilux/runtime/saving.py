@@ -170,7 +170,7 @@ def _document(flow: Keeper, writer: Writer, record: dict[str, Any]) -> dict[str,
 
 def _state(record: JobRecord) -> BaseModel | None:
     schema: StateSchema | None = record.plan.state_schema
-    return None if schema is None else schema.instance({name: record.shared[name] for name in schema.checked.fields})
+    return None if schema is None else schema.instance(schema.fields_of(record.shared))
 
 
 # --- loading ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ..core.job_record import Activation
 from ..core.machine import began, ended, released
 from ..core.plan import SlotPlan
 from ..core.records import Began
-from ..errors import ContextError, HandlerTimeoutError
+from ..errors import ContextError
 from ..routine.scope import Scope, current
 from .committing import Committing
 from .context import AsyncContext
@@ -54,8 +54,7 @@ def start_tasks(job: Job, event_loop: EventLoop) -> None:
             job.settle()
     for turn in turns:
         turn.start()
-    if job.notices.waiting:
-        job.tell()
+    job.tell()
 
 
 class TaskTurn(Committing):
@@ -162,8 +161,7 @@ class TaskTurn(Committing):
                 if self.noting:
                     self.note_end(activation, "completed", spent, at, None, entry)
             self.following(False)
-        if job.notices.waiting:
-            job.tell()
+        job.tell()
 
     def following(self, more: bool) -> None:
         """Let go of the mailbox: the loop, or a thread, takes its next turn. The caller holds the lock."""
@@ -189,15 +187,11 @@ class TaskTurn(Committing):
         if left > 0:
             self.timer = self.event_loop.later(left / 1e9, self._watch_time)
             return
-        slot = activation.slot
-        error = HandlerTimeoutError(
-            f"{self.where(slot)}: the handler ran longer than its timeout of {slot.timeout:g} seconds"
-        )
         self.activation = None
         self.drop_state()
         with self.job.lock:
             self._give_up()
-        self.commit_failure(activation, self.job.now(), error, False)
+        self.commit_failure(activation, self.job.now(), self.time_is_up(activation.slot), False)
         if self.task is not None:
             self.task.cancel()
 
@@ -245,21 +239,12 @@ class TaskTurn(Committing):
             except BaseException:
                 self.job.edits.withdraw(bell)
                 raise
-        try:
-            return self.open_edit(activation)
-        except BaseException:
-            self.job.edits.give(activation)
-            raise
+        return self.open_edit(activation)
 
     async def ease(self) -> None:
         """Wait for room in the queue, which other handlers make."""
         job, record = self.job, self.record
-        since = job.now()
-        with job.lock:
-            job.emitting += 1
-            self.nested_since = since
-            if job.pressed or job.easing:
-                job.settle()
+        since = self.pressed()
         limit = job.max_pending
         bell: LoopBell | None = None
         try:

@@ -12,7 +12,6 @@ from ..core.job_record import Activation, Mailbox
 from ..core.machine import began, ended, released
 from ..core.plan import SlotPlan
 from ..core.records import Began
-from ..errors import HandlerTimeoutError
 from ..routine.scope import current
 from .committing import Committing
 from .helper import Helper
@@ -168,17 +167,12 @@ class Turn(Committing):
         self.helper = None
         helper.give_up()
         self.drop_state()
-        raise HandlerTimeoutError(f"{self.where(slot)}: the handler ran longer than its timeout of {timeout:g} seconds")
+        raise self.time_is_up(slot)
 
     def relieve(self) -> None:
         """Help to shorten the queue, or wait until others have, before the handler may go on emitting."""
         job, record = self.job, self.record
-        since = job.now()
-        with job.lock:
-            job.emitting += 1
-            self.nested_since = since
-            if job.pressed or job.easing:
-                job.settle()
+        since = self.pressed()
         try:
             limit = job.max_pending
             while True:
