@@ -52,6 +52,14 @@ class LoadError(ExecutionError):
     """What is to be loaded is no saved job, is damaged, or does not fit the flow."""
 
 
+class StoreError(RoutiluxError):
+    """A store cannot do what it is asked for: it is closed, full, locked, damaged, or has no such job."""
+
+
+class StaleWriterError(StoreError):
+    """A process wrote to the journal of a job that is another's by now."""
+
+
 class HandlerTimeoutError(ExecutionError, TimeoutError):
     """A handler ran longer than the ``timeout`` of its slot."""
 
