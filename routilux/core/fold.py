@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import ExecutionError
+from .commits import answered, committed, published, taken
 from .job_record import Activation, JobRecord
 from .machine import (
     began,
@@ -25,6 +26,7 @@ from .machine import (
     started,
     wrote,
 )
+from .points import Answered, Committed, DurableFact, Noted, Published
 from .records import (
     Began,
     Cancelled,
@@ -69,6 +71,14 @@ def _apply_ended(record: JobRecord, fact: Ended) -> None:
     ended(record, _activation(record, fact.delivery, record.running), *fact[1:])
 
 
+def _apply_published(record: JobRecord, fact: Published) -> None:
+    published(record, fact)
+
+
+def _apply_noted(record: JobRecord, fact: Noted) -> None:
+    record.inbox = max(record.inbox, fact.message)
+
+
 APPLY: dict[type, Callable[[JobRecord, Any], object]] = {
     Started: lambda record, fact: started(record, record.plan.slots[fact.slot], *fact[1:]),
     Began: lambda record, fact: began(record, record.mailboxes[fact.mailbox], fact.at),
@@ -86,15 +96,19 @@ APPLY: dict[type, Callable[[JobRecord, Any], object]] = {
     Paused: lambda record, fact: paused(record, fact.reason),
     Resumed: lambda record, fact: resumed(record, fact.at),
     Cancelled: lambda record, fact: cancelled(record, *fact),
+    Committed: lambda record, fact: committed(record, taken(record, fact), fact),
+    Published: _apply_published,
+    Answered: lambda record, fact: answered(record, fact),
+    Noted: _apply_noted,
 }
 
 
-def apply(record: JobRecord, fact: Fact) -> None:
+def apply(record: JobRecord, fact: Fact | DurableFact) -> None:
     """Fold one fact into a record. Raises ExecutionError when it names a delivery that the record does not have."""
     APPLY[type(fact)](record, fact)
 
 
-def fold(record: JobRecord, facts: Iterable[Fact]) -> JobRecord:
+def fold(record: JobRecord, facts: Iterable[Fact | DurableFact]) -> JobRecord:
     """Fold facts into a record, in order, and return it."""
     for fact in facts:
         apply(record, fact)

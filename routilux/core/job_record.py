@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from .history import History
 from .plan import EventPlan, Plan, SlotPlan
+from .points import Point, Wait
 from .records import ErrorRecord, Logged, Sent
 from .status import JobStatus
 
@@ -49,6 +50,7 @@ class Activation:
         "slot",
         "spent",
         "started",
+        "wait",
     )
 
     def __init__(self, delivery: Delivery) -> None:
@@ -62,6 +64,7 @@ class Activation:
         self.first: int | None = None  # when the first attempt started, once there is a second
         self.spent = 0  # nanoseconds that the attempts before this one ran
         self.due = 0  # when a retry may start
+        self.wait: Wait | None = None  # what it waits for inside its turn
         self.emitted = 0
         self.event: str | None = None
         self.data: dict[str, Any] | None = None
@@ -74,11 +77,23 @@ class Activation:
 
     def again(self, spent: int) -> Activation:
         """Return the next attempt, after this one ran for ``spent`` nanoseconds: same delivery, same payload."""
-        new = self.anew()
+        new = self.later(spent)
         new.attempt = self.attempt + 1
+        return new
+
+    def later(self, spent: int) -> Activation:
+        """Return what goes on with this attempt, which ran for ``spent`` nanoseconds; what it emitted still counts."""
+        new = self.anew()
+        new.attempt = self.attempt
         new.first = self.started if self.first is None else self.first
         new.spent = self.spent + spent
+        new.emitted, new.event, new.data = self.emitted, self.event, self.data
         return new
+
+    def interrupt(self, spent: int) -> None:
+        """Note that the attempt ran for ``spent`` nanoseconds, and will go on later."""
+        self.first = self.started if self.first is None else self.first
+        self.spent += spent
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Activation) and all(
@@ -121,6 +136,10 @@ class JobRecord:
 
     ``holds`` counts those who keep new handlers of a running job from starting for a while; it is no fact of the job.
 
+    ``durable``: the job has a store. ``waiting`` are the activations that wait inside their turns, ``points`` those of
+    turns that have not ended, by delivery, ``events`` what was published before anybody waited for it. ``inbox`` is
+    the number of the last message that was seen to.
+
     ``stopped`` are the activations whose failure ended the job; they run again when it is resumed. ``life`` counts
     those resumptions: a turn of an earlier life has no ticket to give back.
     """
@@ -131,6 +150,8 @@ class JobRecord:
     created: int
     session_id: str | None = None
     user_id: str | None = None
+    parent_job_id: str | None = None
+    durable: bool = field(default=False, compare=False)
     history: History = field(default_factory=History)
 
     status: JobStatus = JobStatus.PENDING
@@ -150,6 +171,10 @@ class JobRecord:
     queued: int = 0
     running: dict[int, Activation] = field(default_factory=dict)
     retrying: dict[int, Activation] = field(default_factory=dict)
+    waiting: dict[int, Activation] = field(default_factory=dict)
+    points: dict[int, list[Point]] = field(default_factory=dict)
+    events: dict[str, list[Any]] = field(default_factory=dict)
+    inbox: int = 0
     stopped: list[Activation] = field(default_factory=list)
     deferred: list[Held] = field(default_factory=list)
     life: int = 0
@@ -171,10 +196,10 @@ class JobRecord:
 
     @property
     def outstanding(self) -> int:
-        """How many deliveries have no end yet: queued, running, or waiting for a retry."""
-        return self.queued + len(self.running) + len(self.retrying)
+        """How many deliveries have no end yet: queued, running, or waiting, for a retry or inside their turns."""
+        return self.queued + len(self.running) + len(self.retrying) + len(self.waiting)
 
     @property
     def at_rest(self) -> bool:
-        """Whether no handler runs and none will until somebody outside changes the job."""
+        """Whether no handler runs and none will until somebody outside changes the job, or what it waits for comes."""
         return not self.running and self.status not in (JobStatus.RUNNING, JobStatus.PENDING)

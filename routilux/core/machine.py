@@ -13,6 +13,7 @@ from typing import Any
 
 from .job_record import Activation, Delivery, Held, JobRecord, Mailbox
 from .plan import EventPlan, SlotPlan
+from .points import Point, Wait
 from .records import ErrorRecord, Logged, Sent
 from .scheduling import list_waiting
 from .status import MAY_FOLLOW, JobStatus, check_change
@@ -65,8 +66,8 @@ def began(record: JobRecord, mailbox: Mailbox, at: int, owner: int = 0) -> Activ
         activation = mailbox.resumed.popleft()
     elif mailbox.queue:
         activation = Activation(mailbox.queue.popleft())
-        if activation.slot.merge == "append":
-            _append(record, activation)
+        if activation.slot.merge == "append" and not record.durable:
+            append(record, activation)
     else:
         return None
     activation.started = at
@@ -76,7 +77,8 @@ def began(record: JobRecord, mailbox: Mailbox, at: int, owner: int = 0) -> Activ
     return activation
 
 
-def _append(record: JobRecord, activation: Activation) -> None:
+def append(record: JobRecord, activation: Activation) -> None:
+    """Merge the payload of an activation as ``append`` does: into lists per key, which become the payload."""
     buffer = record.buffers.setdefault(activation.slot.index, {})
     for key, value in activation.payload.items():
         buffer.setdefault(key, []).append(value)
@@ -135,7 +137,20 @@ def retried(record: JobRecord, activation: Activation, spent: int, due: int) -> 
     again = activation.again(spent)
     again.due = due
     record.retrying[again.delivery.id] = again
+    forget_failed_step(record, again.delivery.id)
     return again
+
+
+def forget_failed_step(record: JobRecord, delivery: int) -> None:
+    """Let a step that has failed for good, if it is the last point of a turn, be done anew."""
+    points = record.points.get(delivery)
+    if points and points[-1].error is not None:
+        points.pop()
+
+
+def _keep_points(record: JobRecord, activation: Activation, points: list[Point] | None) -> None:
+    if points:
+        record.points[activation.delivery.id] = points
 
 
 def due(record: JobRecord, activation: Activation) -> None:
@@ -145,6 +160,37 @@ def due(record: JobRecord, activation: Activation) -> None:
     mailbox.resumed.append(activation)
     record.queued += 1
     mailbox.listing.append(mailbox)
+
+
+def suspended(record: JobRecord, activation: Activation, wait: Wait, spent: int, at: int) -> Activation:
+    """A turn waits, and gives its mailbox to others meanwhile; return what will go on with it.
+
+    In a durable job that is another object, because the turn runs again from its start.
+    """
+    del record.running[activation.delivery.id]
+    if record.durable:
+        activation = activation.later(spent)
+    else:
+        activation.interrupt(spent)
+    activation.wait = wait
+    record.waiting[activation.delivery.id] = activation
+    if not record.queued and not record.running and not record.retrying and record.status is JobStatus.RUNNING:
+        settle(record, at)
+    return activation
+
+
+def woken(record: JobRecord, activation: Activation) -> None:
+    """What a turn waited for has come: its mailbox takes a turn again, with this one first."""
+    del record.waiting[activation.delivery.id]
+    activation.wait = None
+    if record.status is JobStatus.WAITING:
+        _change(record, JobStatus.RUNNING)
+    mailbox = record.mailboxes[activation.slot.mailbox]
+    mailbox.resumed.append(activation)
+    record.queued += 1
+    if mailbox.tickets < mailbox.limit:
+        mailbox.tickets += 1
+        mailbox.listing.append(mailbox)
 
 
 def ended(
@@ -166,9 +212,14 @@ def ended(
         return entry
     if error is not None:
         record.errors.append(error)
+    points = record.points.pop(activation.delivery.id, None)
     if stop:
-        _withdraw(record, activation.delivery.id)
-        record.stopped.append(activation.anew())
+        if record.durable:  # what left at a point stays, and is not emitted again when the turn is
+            record.stopped.append(activation.later(spent))
+            _keep_points(record, activation, points)
+        else:
+            _withdraw(record, activation.delivery.id)
+            record.stopped.append(activation.anew())
         if record.status is not JobStatus.FAILED:
             _fail(record, error, at)
     elif finish is not None and record.status is not JobStatus.FAILED:
@@ -179,7 +230,7 @@ def ended(
         else:  # a paused job completes when it is resumed
             record.closed = True
     elif not record.queued and not record.running and not record.retrying and record.status is JobStatus.RUNNING:
-        _settle(record, at)
+        settle(record, at)
     return entry
 
 
@@ -206,9 +257,12 @@ def _remember(
     return entry
 
 
-def _settle(record: JobRecord, at: int) -> None:
-    """Nothing is outstanding: complete, or wait for the resumption that deferred emissions need."""
-    if record.deferred:
+def settle(record: JobRecord, at: int) -> None:
+    """Nothing can be handled: wait for what turns wait for, or for the resumption that deferred emissions need, or
+    complete."""
+    if record.waiting:
+        _change(record, JobStatus.WAITING)
+    elif record.deferred:
         paused(record, "deferred events wait until the job is resumed")
     else:
         _complete(record, at)
@@ -220,6 +274,8 @@ def _complete(record: JobRecord, at: int) -> None:
 
 
 def _fail(record: JobRecord, error: ErrorRecord | None, at: int) -> None:
+    if record.status is JobStatus.WAITING:
+        _change(record, JobStatus.RUNNING)
     _change(record, JobStatus.FAILED)
     record.failure = error
     record.finished = at
@@ -244,6 +300,9 @@ def _drop(record: JobRecord) -> None:
     record.ready.clear()
     record.on_loop.clear()
     record.retrying.clear()
+    record.waiting.clear()
+    record.points.clear()
+    record.events.clear()
     record.stopped.clear()
     record.deferred.clear()
     record.queued = 0
@@ -303,10 +362,17 @@ def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None =
     found = []
     for activation in list(record.running.values()):
         if owner is None or activation.owner == owner:
-            found.append((activation, _remember(record, activation, "failed", at - activation.started, error)))
-            if not record.closed:
-                record.stopped.append(activation.anew())
+            found.append((activation, give_up(record, activation, error, at)))
     return found
+
+
+def give_up(record: JobRecord, activation: Activation, error: ErrorRecord, at: int) -> tuple[Any, ...]:
+    """Stop waiting for an activation that runs, and return the history's entry for it."""
+    spent = at - activation.started
+    entry = _remember(record, activation, "failed", spent, error)
+    if not record.closed:
+        record.stopped.append(activation.later(spent) if record.durable else activation.anew())
+    return entry
 
 
 def paused(record: JobRecord, reason: str) -> None:
@@ -331,8 +397,8 @@ def resumed(record: JobRecord, at: int) -> None:
             _enqueue(record, route.slot, payload, isolate, at, origin)
     record.deferred.clear()
     list_waiting(record)
-    if not record.outstanding:
-        _complete(record, at)
+    if not record.queued and not record.running and not record.retrying:
+        settle(record, at)
 
 
 def _revive(record: JobRecord) -> None:
@@ -346,6 +412,7 @@ def _revive(record: JobRecord) -> None:
     for activation in record.retrying.values():
         record.mailboxes[activation.slot.mailbox].tickets += 1
     for activation in reversed(record.stopped):
+        forget_failed_step(record, activation.delivery.id)
         record.mailboxes[activation.slot.mailbox].resumed.appendleft(activation)
     record.queued += len(record.stopped)
     record.stopped.clear()

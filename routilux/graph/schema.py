@@ -51,7 +51,7 @@ class StateSchema:
             hint = known_names(name, self.fields, "fields")
             raise StateError(f"{where or self.where}: the state {self.model.__name__} has no field {name!r}{hint}")
 
-    def fields_of(self, shared: dict[str, Any]) -> dict[str, Any]:
+    def fields_of(self, shared: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of the state among the shared data, in a dict of their own."""
         if len(shared) == len(self.fields):
             return dict(shared)

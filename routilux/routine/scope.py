@@ -101,8 +101,8 @@ class Scope(Protocol):
     def read(self, key: str, default: Any) -> Any:
         """Return a value of the shared data, as this handler sees them, or ``default``."""
 
-    def note_read(self, area: str | None, key: str | None) -> None:
-        """Remember that a key, or a whole area, was read."""
+    def routine_state(self, routine_id: str) -> dict[str, Any] | None:
+        """Return the values of a routine's state, as this handler sees it; None when it has none."""
 
     def write(self, area: str | None, values: dict[str, Any]) -> None:
         """Set keys of a routine's state, or of the shared data for None."""

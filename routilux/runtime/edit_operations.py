@@ -50,7 +50,7 @@ class EditOperations(StateOperations):
             draft.face = face_of(draft)
             with self.job.lock:
                 self._still(activation)
-                draft.base, draft.since = self._values(), self.record.revision
+                draft.base, draft.since = self.values(), self.record.revision
                 self.held_before = self.held
                 self.held = [*(self.held or ())]
                 self.editing = draft

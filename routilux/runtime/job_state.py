@@ -119,10 +119,13 @@ class JobState(Savable):
             ExecutionError: when the flow has no such routine.
         """
         self._check_routine(routine_id)
-        with self._job.lock:
-            self._note_read(routine_id, None)
-            state = self._record.routine_states.get(routine_id)
-            values = None if state is None else dict(state)
+        scope = self._scope()
+        if scope is not None:
+            values = scope.routine_state(routine_id)
+        else:
+            with self._job.lock:
+                state = self._record.routine_states.get(routine_id)
+                values = None if state is None else dict(state)
         # Values in the record are replaced, never changed: they can be copied while others go on.
         return None if values is None else copy_payload(values)
 
@@ -299,11 +302,6 @@ class JobState(Savable):
             return None
         scope.acting(what)
         return scope
-
-    def _note_read(self, routine_id: str | None, key: str | None) -> None:
-        scope = self._scope()
-        if scope is not None:
-            scope.note_read(routine_id, key)
 
     def _write(self, area: str | None, values: dict[str, Any]) -> None:
         scope = self._writing_scope("a write")

@@ -64,13 +64,12 @@ class StateOperations(StateWrites):
         activation = self.acting("a read")
         if self.editing is not None:
             if self.schema is not None and key not in self.schema.fields:
-                return self.record.shared.get(key, default)
+                return self.shared.get(key, default)
             return self.editing.load(key) if self.editing.has(key) else default
         self.commit_draft()
         with self.job.lock:
             self._still(activation)
-            self.note_read(None, key)
-            value, revision = self.record.shared.get(key, MISSING), self.record.revision
+            value, revision = self.look(None, key)
         self._written((key,), {} if value is MISSING else {key: value}, revision, by_another=True)
         return default if value is MISSING else value
 
@@ -98,12 +97,12 @@ class StateOperations(StateWrites):
             self._still(activation)
             if read:
                 self.note_read(None, None)
-            return self._values(), self.record.revision
+            return self.values(), self.record.revision
 
-    def _values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """Return the values of the state as they are in the record. The caller holds the lock."""
         schema = self.schema
-        return dict(self.record.shared) if schema is None else schema.fields_of(self.record.shared)
+        return dict(self.shared) if schema is None else schema.fields_of(self.shared)
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -146,7 +145,7 @@ class StateOperations(StateWrites):
         schema, where = self.schema, self.where(activation.slot)
         new = plain(state, f"{where}: store.set_state()")
         known = tuple(new) if schema is None else schema.checked.fields
-        gone = tuple(key for key in list(self.record.shared) if key not in new) if schema is None else ()
+        gone = tuple(key for key in list(self.shared) if key not in new) if schema is None else ()
         origins = self.given[1] if self.given is not None and self.given[0] is state else None
 
         def make(now: Mapping[str, Any]) -> Change:

@@ -36,19 +36,21 @@ class StateWrites(ActingTurn):
     """Writes that are refused when they would lose an update.
 
     ``reads`` and ``own`` hold the revisions at which this activation has read, and itself written, keys of an area (or,
-    with None for the key, the whole area). ``draft``, its working copy, knows what was read through it.
+    with None for the key, the whole area). ``draft``, its working copy, knows what was read through it. ``shared`` are
+    the shared data as the turn sees them.
 
     A thread whose activation was given up may be anywhere in here. So what others may see is changed under the job's
     lock, after a look at whether it may act, and the rest lies in objects that are made anew for each activation.
     """
 
-    __slots__ = ("draft", "own", "reads")
+    __slots__ = ("draft", "own", "reads", "shared")
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.reads: dict[tuple[Area, str | None], int] = {}
         self.own: dict[tuple[Area, str], int] = {}
         self.draft: WorkingCopy | None = None
+        self.shared: Mapping[str, Any] = job.record.shared
 
     @property
     def schema(self) -> StateSchema | None:
@@ -60,15 +62,27 @@ class StateWrites(ActingTurn):
         """Remember which revision of a key, or of a whole area, was read. The caller holds the lock."""
         self.reads[area, key] = self.record.revision
 
+    def look(self, area: Area, key: str) -> tuple[Any, int]:
+        """Return the value of a key, `MISSING` if it is not there, and of which revision it is. The caller holds the
+        lock, and is to be told of a change by somebody else."""
+        self.note_read(area, key)
+        values = self.record.shared if area is None else self.record.routine_states.get(area, {})
+        return values.get(key, MISSING), self.record.revision
+
+    def routine_state(self, routine_id: str) -> dict[str, Any] | None:
+        """Return the values of a routine's state, which are not to be changed; None when it has none."""
+        with self.job.lock:
+            self.note_read(routine_id, None)
+            state = self.record.routine_states.get(routine_id)
+            return None if state is None else dict(state)
+
     def write_routine_state(self, routine_id: str, values: dict[str, Any]) -> None:
         """Set keys of a routine's state."""
         activation = self.acting("a write")
         with self.job.lock:
             self.check(activation)
             if not self.record.closed:
-                for key in values:
-                    self._check_conflict(activation, routine_id, key, self._seen(routine_id, key))
-                self._record(routine_id, values, ())
+                self.put(activation, routine_id, tuple(values), values, (), lambda key: self._seen(routine_id, key))
         if self.noting:
             self.job.tell()
 
@@ -93,7 +107,7 @@ class StateWrites(ActingTurn):
             depends: the keys that ``make`` depends on.
             in_place: keys whose values were changed in place.
         """
-        schema, shared, lock = self.schema, self.record.shared, self.job.lock
+        schema, shared, lock = self.schema, self.shared, self.job.lock
         seen = seen or self.seen
         if schema is None and not depends:
             change = make({})
@@ -132,7 +146,7 @@ class StateWrites(ActingTurn):
 
     def _unchanged(self, now: dict[str, Any]) -> bool:
         """Whether the values of keys are the very ones that they were. The caller holds the lock."""
-        shared = self.record.shared
+        shared = self.shared
         return all(shared.get(key, MISSING) is value for key, value in now.items())
 
     def _commit(
@@ -143,14 +157,30 @@ class StateWrites(ActingTurn):
         removed: tuple[str, ...],
         seen: Callable[[str], int],
     ) -> tuple[dict[str, Any], int] | None:
-        """Put a change of shared data into the record. The caller holds the lock."""
+        """Write a change of shared data. The caller holds the lock."""
         self.check(activation)
         if self.record.closed:
             return None
-        for key in keys:
-            self._check_conflict(activation, None, key, seen(key))
-        self._record(None, values, removed)
+        self.put(activation, None, keys, values, removed, seen)
         return values, self.record.revision
+
+    def put(
+        self,
+        activation: Activation,
+        area: Area,
+        keys: tuple[str, ...],
+        values: dict[str, Any],
+        removed: tuple[str, ...],
+        seen: Callable[[str], int],
+    ) -> None:
+        """Put a change into the record, unless it would lose one of somebody else's. The caller holds the lock."""
+        for key in keys:
+            self.check_conflict(activation, area, key, seen(key))
+        wrote(self.record, area, values, removed)
+        if self.noting:
+            self.job.note(Wrote(area, values, removed))
+        for key in (*values, *removed):
+            self.own[area, key] = self.record.revision
 
     def seen(self, key: str) -> int:
         """Return the latest revision of a key of the shared data that this activation has read; -1 for none."""
@@ -160,14 +190,8 @@ class StateWrites(ActingTurn):
     def _seen(self, area: Area, key: str) -> int:
         return max(self.reads.get((area, key), -1), self.reads.get((area, None), -1))
 
-    def _record(self, area: Area, values: dict[str, Any], removed: tuple[str, ...]) -> None:
-        wrote(self.record, area, values, removed)
-        if self.noting:
-            self.job.note(Wrote(area, values, removed))
-        for key in (*values, *removed):
-            self.own[area, key] = self.record.revision
-
-    def _check_conflict(self, activation: Activation, area: Area, key: str, seen: int) -> None:
+    def check_conflict(self, activation: Activation, area: Area, key: str, seen: int) -> None:
+        """Raise ConflictError when another activation has changed a key since this revision (-1: it was not read)."""
         version = self.record.versions.get((area, key), 0)
         if 0 <= seen < version and self.own.get((area, key)) != version:
             what = f"shared data {key!r}" if area is None else f"key {key!r} of the state of routine {area!r}"

@@ -21,6 +21,7 @@ class Acting(Protocol):
     """A turn, as far as a store knows it."""
 
     job: Job
+    shared: Mapping[str, Any]
 
     def acting_for(self, activation: Activation, what: str) -> None:
         """Raise ContextError unless this thread runs this activation now."""
@@ -76,7 +77,7 @@ class Store:
         try:
             if value is MISSING:
                 with self._turn.job.lock:
-                    known = dict(self._turn.job.record.shared)
+                    known = dict(self._turn.shared)
                 known.pop(parts[0], None)  # it may have come just now
                 paths.follow(known, parts[:1], path)
             return copy_value(paths.follow(value, parts[1:], path))

@@ -63,7 +63,9 @@ class FactStore(Protocol):
     full, the database is locked or damaged): the same call may succeed later.
     """
 
-    def append(self, job_id: str, after: int, entries: Sequence[bytes], epoch: int, head: JobHead | None = None) -> None:
+    def append(
+        self, job_id: str, after: int, entries: Sequence[bytes], epoch: int, head: JobHead | None = None
+    ) -> None:
         """Append entries to a job's journal as numbers ``after + 1`` and on, all or none.
 
         Args:

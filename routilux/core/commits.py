@@ -1,0 +1,251 @@
+"""What the facts of durable jobs do to a record. See `points` for the facts and `machine` for what they are made of.
+
+Live, an activation runs when its facts are committed. When facts are folded it does not, so that the first fact of a
+delivery takes it from wherever it waits; that a handler began is no fact, because a handler of which nothing was
+committed simply runs anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ExecutionError
+from .job_record import Activation, JobRecord
+from .machine import (
+    append,
+    deferred,
+    due,
+    emitted,
+    ended,
+    give_up,
+    logged,
+    merged,
+    retried,
+    sent,
+    suspended,
+    woken,
+    wrote,
+)
+from .points import Answered, Batch, Committed, Point, Published, Wait
+from .records import ErrorRecord
+from .status import JobStatus
+
+
+def committed(record: JobRecord, activation: Activation, fact: Committed) -> Any:
+    """Put a turn, or a part of it, into the record.
+
+    Returns the history's entry when the activation has ended, what goes on when it waits or is retried, else None.
+    """
+    _batch(record, activation, fact.batch, fact.at)
+    return OUTCOMES[fact.kind](record, activation, fact)
+
+
+def _batch(record: JobRecord, activation: Activation, batch: Batch, at: int) -> None:
+    if record.closed:
+        return
+    for event, data, isolate, later in batch.emissions:
+        plan = activation.slot.node.events[event]
+        if later:
+            deferred(record, activation, plan, data, isolate)
+        else:
+            emitted(record, activation, plan, data, isolate, at)
+    for area, values, removed in batch.writes:
+        wrote(record, area, values, removed)
+    for entry, when in batch.log:
+        logged(record, entry, when)
+    for output in batch.outputs:
+        sent(record, *output)
+
+
+# --- outcomes -----------------------------------------------------------------------------------------------------
+
+
+def _points(record: JobRecord, activation: Activation) -> list[Point]:
+    return record.points.setdefault(activation.delivery.id, [])
+
+
+def _point(record: JobRecord, activation: Activation, fact: Committed, kind: str) -> Point:
+    """Return the point that a fact is about: the last one if that is still open, else a new one."""
+    points = _points(record, activation)
+    if points and not points[-1].done and (points[-1].kind, points[-1].name) == (kind, fact.name):
+        return points[-1]
+    if points:
+        points[-1].done = True
+    points.append(Point(kind, fact.name, fact.reads))
+    return points[-1]
+
+
+def _end(record: JobRecord, activation: Activation, fact: Committed) -> Any:
+    return ended(record, activation, *fact.outcome)
+
+
+def _given_up(record: JobRecord, activation: Activation, fact: Committed) -> Any:
+    return give_up(record, activation, *fact.outcome)
+
+
+def _retry(record: JobRecord, activation: Activation, fact: Committed) -> Any:
+    return retried(record, activation, *fact.outcome)
+
+
+def _merge(record: JobRecord, activation: Activation, fact: Committed) -> None:
+    if fact.outcome is None:
+        append(record, activation)
+    else:
+        merged(record, activation, fact.outcome)
+
+
+def _start(record: JobRecord, activation: Activation, fact: Committed) -> None:
+    if fact.outcome is None:
+        _point(record, activation, fact, "step")
+    else:
+        _point(record, activation, fact, "invoke").form = (fact.outcome,)
+
+
+def _failure(record: JobRecord, activation: Activation, fact: Committed) -> None:
+    _point(record, activation, fact, "step").failures += 1
+
+
+def _step(record: JobRecord, activation: Activation, fact: Committed) -> None:
+    point = _point(record, activation, fact, "step")
+    if isinstance(fact.outcome, ErrorRecord):
+        point.error = fact.outcome
+        point.failures += 1
+    else:
+        point.form = fact.outcome
+    point.done = True
+
+
+def _wait(record: JobRecord, activation: Activation, fact: Committed) -> Any:
+    wait, spent = fact.outcome
+    point = _point(record, activation, fact, "invoke" if wait.jobs else "wait")
+    point.wait = wait
+    if wait.topic is not None and record.events.get(wait.topic):
+        point.form = (_kept(record, wait.topic),)
+    return suspended(record, activation, wait, spent, fact.at)
+
+
+def _kept(record: JobRecord, topic: str) -> Any:
+    kept = record.events[topic]
+    form = kept.pop(0)
+    if not kept:
+        del record.events[topic]
+    return form
+
+
+def _passed(record: JobRecord, activation: Activation, fact: Committed) -> None:
+    _point(record, activation, fact, fact.kind).done = True
+
+
+OUTCOMES: dict[str, Callable[[JobRecord, Activation, Committed], Any]] = {
+    "end": _end,
+    "given up": _given_up,
+    "retry": _retry,
+    "merge": _merge,
+    "start": _start,
+    "failure": _failure,
+    "step": _step,
+    "wait": _wait,
+    "edit": _passed,
+    "flush": _passed,
+}
+
+
+# --- what comes from outside --------------------------------------------------------------------------------------
+
+
+def published(record: JobRecord, fact: Published) -> Activation | None:
+    """Give an event to the turn that has waited for it longest, and return that; or keep it for the next."""
+    record.inbox = max(record.inbox, fact.message)
+    if record.closed:
+        return None
+    for activation in record.waiting.values():
+        wait = activation.wait
+        if wait is not None and wait.topic == fact.topic and last_point(record, activation).form is None:
+            last_point(record, activation).form = (fact.form,)
+            return activation
+    if fact.keep:
+        record.events.setdefault(fact.topic, []).append(fact.form)
+    return None
+
+
+def answered(record: JobRecord, fact: Answered) -> Activation | None:
+    """Note how a job that a turn waits for has ended; return the activation when it has waited for no other."""
+    activation = record.waiting.get(fact.delivery)
+    if activation is None or activation.wait is None or fact.job_id not in activation.wait.jobs:
+        return None
+    point = last_point(record, activation)
+    point.arrived.setdefault(fact.job_id, fact.answer)
+    return activation if len(point.arrived) == len(set(activation.wait.jobs)) else None
+
+
+def last_point(record: JobRecord, activation: Activation) -> Point:
+    """Return the point at which a turn waits."""
+    return record.points[activation.delivery.id][-1]
+
+
+def is_over(record: JobRecord, activation: Activation, now: int) -> bool:
+    """Whether what a turn waits for has come, or its time has."""
+    wait = activation.wait
+    if wait is None or (wait.due is not None and wait.due <= now):
+        return True
+    point = last_point(record, activation)
+    return point.form is not None if not wait.jobs else len(point.arrived) == len(set(wait.jobs))
+
+
+# --- folding ------------------------------------------------------------------------------------------------------
+
+
+def taken(record: JobRecord, fact: Committed) -> Activation:
+    """Return the activation that a kept fact is about, which runs from now on.
+
+    Raises ExecutionError when the record has no such delivery.
+    """
+    activation = record.running.get(fact.delivery)
+    if activation is not None:
+        return activation
+    if fact.delivery in record.retrying:
+        due(record, record.retrying[fact.delivery])
+    elif fact.delivery in record.waiting:
+        woken(record, record.waiting[fact.delivery])
+    mailbox = record.mailboxes[record.plan.slots[fact.slot].mailbox]
+    for place, waiting in enumerate(mailbox.resumed):
+        if waiting.delivery.id == fact.delivery:
+            del mailbox.resumed[place]
+            return _run(record, waiting, fact)
+    for place, delivery in enumerate(mailbox.queue):
+        if delivery.id == fact.delivery:
+            del mailbox.queue[place]
+            return _run(record, Activation(delivery), fact)
+    raise ExecutionError(f"job {record.job_id!r}: a fact names delivery {fact.delivery}, which is not there")
+
+
+def _run(record: JobRecord, activation: Activation, fact: Committed) -> Activation:
+    activation.started = fact.started
+    record.queued -= 1
+    record.running[fact.delivery] = activation
+    return activation
+
+
+def unfinished(record: JobRecord) -> None:
+    """After the last fact: what ran when it was made runs again, before what is queued, and nobody has a ticket."""
+    record.life += 1
+    for activation in sorted(record.running.values(), key=lambda each: each.delivery.id, reverse=True):
+        record.mailboxes[activation.slot.mailbox].resumed.appendleft(activation.later(0))
+    record.queued += len(record.running)
+    record.running.clear()
+    record.ready.clear()
+    record.on_loop.clear()
+    for mailbox in record.mailboxes:
+        mailbox.tickets = 0
+    for activation in record.retrying.values():
+        record.mailboxes[activation.slot.mailbox].tickets += 1
+    if record.status is JobStatus.WAITING and record.queued:
+        record.status = JobStatus.RUNNING
+    record.open = record.status is JobStatus.RUNNING and not record.holds
+
+
+def wait_of(point: Point) -> Wait:
+    """Return what a point waited for."""
+    assert point.wait is not None
+    return point.wait
