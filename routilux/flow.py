@@ -16,7 +16,7 @@ from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options
 from .runtime.dispatcher import rest, run_to_rest, wait
-from .runtime.engine import Engine, default_engine, on_event_loop
+from .runtime.engine import Engine, default_engine
 from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
@@ -25,6 +25,7 @@ from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
 from .runtime.resources import Resources
 from .runtime.saving import as_document
+from .runtime.threads import on_event_loop
 from .store import files
 from .store.files import StrPath
 from .store.values import Serializer

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ..errors import ContextError
 from ..routine.scope import Scope, current
-from .engine import here
+from .threads import here
 from .job import Job
 
 

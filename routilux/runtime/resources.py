@@ -26,7 +26,7 @@ from ..routine.declaration import find
 from ..routine.resource import Factory
 from ..routine.scope import Scope, current
 from .bells import Bell
-from .engine import Engine
+from .threads import SharedThreads
 from .opening import belongs_on_loop, opened, opened_on_loop
 
 
@@ -42,7 +42,7 @@ class User(Protocol):
 
     flow_id: str
     max_workers: int
-    engine: Engine
+    engine: SharedThreads
 
 
 class Build:

@@ -26,7 +26,7 @@ from ..store.record_reading import RecordReader
 from ..store.record_writing import RecordWriter, snapshot
 from ..store.shapes import NONE, Shapes
 from ..store.values import Serializer, Writer
-from .engine import Engine
+from .threads import SharedThreads
 from .holding import refuse_handler, refuse_listener, refuse_on_loop, still
 from .job import Job
 
@@ -40,7 +40,7 @@ class Keeper(Protocol):
     version: str | None
     history_limit: int | None
     schema: StateSchema | None
-    engine: Engine
+    engine: SharedThreads
 
     def plan(self) -> Plan:
         """Return the compiled form of the flow."""
