@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.history import History, Totals
 from ..core.job_record import Activation, Delivery, Held, JobRecord
 from ..core.plan import EventPlan, Plan, SlotPlan
 from ..core.records import ErrorRecord, Logged, Sent
 from ..core.status import JobStatus
+from .history_reading import HistoryReader
 from .reading import Reader
-from .record_writing import NAMED, TOTALS
 from .shapes import NONE
 from .turn_forms import PartReader
 
@@ -83,7 +82,7 @@ class RecordReader(PartReader):
             user_id=self._text_or_none(form, "user_id"),
             parent_job_id=self.text_or_none(form.get("parent_job_id"), "'parent_job_id'"),
             durable=self.recovered,
-            history=self._history(),
+            history=HistoryReader(self.values, self.epoch, self.errors, self.history_limit).read(form),
         )
         self._life(record)
         record.next_id = self.shapes.least(take(form, "next_id", int), 1, "'next_id'")
@@ -112,9 +111,9 @@ class RecordReader(PartReader):
         record.started = self._clock(take(form, "started", int, NONE))
         record.finished = self._clock(take(form, "finished", int, NONE))
         record.result = self.values.value(form.get("result"), "the result")
-        record.errors = [self._error_at(place) for place in take(form, "job_errors", list)]
+        record.errors = [self.error_at(place, self.errors) for place in take(form, "job_errors", list)]
         failure = take(form, "failure", int, NONE)
-        record.failure = None if failure is None else self._error_at(failure)
+        record.failure = None if failure is None else self.error_at(failure, self.errors)
 
     # --- small parts --------------------------------------------------------------------------------------------
 
@@ -140,10 +139,6 @@ class RecordReader(PartReader):
 
     def _slot_at(self, place: Any) -> SlotPlan:
         return self.slots[self.shapes.places([self.shapes.check(place, "a slot", int)], len(self.slots), "a slot")[0]]
-
-    def _error_at(self, place: Any) -> ErrorRecord:
-        places = [self.shapes.check(place, "a reference to an error", int)]
-        return self.errors[self.shapes.places(places, len(self.errors), "a reference to an error")[0]]
 
     # --- what handlers have written -----------------------------------------------------------------------------
 
@@ -308,77 +303,3 @@ class RecordReader(PartReader):
             isolate = self.shapes.take(data, "isolate", bool, where=where)
             found.append(Held(event, payload, isolate, self.shapes.take(data, "origin", int, where=where)))
         return found
-
-    # --- history ------------------------------------------------------------------------------------------------
-
-    def _history(self) -> History:
-        kinds: dict[str, tuple[type, ...]] = {
-            **dict.fromkeys(NAMED, (int,)),
-            "data": (dict, list),
-            "started": (int,),
-            "duration": (int,),
-            "waited": (int,),
-            "attempt": (int,),
-            "emitted": (int,),
-        }
-        form = self.shapes.take(self.form, "history", dict)
-        columns = self.shapes.table(self.form, "history", kinds)
-        data, started, spent, waited, attempts, emitted = columns[len(NAMED) :]
-        names = [self.text(name, "a name") for name in self.shapes.take(form, "names", list)]
-        named = [
-            list(map(names.__getitem__, self.shapes.places(column, len(names), f"'history': {name!r}")))
-            for column, name in zip(columns, NAMED, strict=False)
-        ]
-        routine_ids, slots, events, statuses = named
-        errors: list[ErrorRecord | None] = [None] * len(data)
-        for row in self.shapes.take(form, "error", list):
-            place, error = self.row(row, 2, "a row of 'error'")
-            places = [self.shapes.check(place, "an error's place", int)]
-            errors[self.shapes.places(places, len(errors), "'error'")[0]] = self._error_at(error)
-        epoch = self.epoch
-        history = History(self.history_limit)
-        history.entries = list(
-            zip(
-                routine_ids,
-                slots,
-                events,
-                self.values.mappings(data, "data in the history"),
-                [time - epoch for time in started],
-                self._not_negative(spent, "duration"),
-                self._not_negative(waited, "waited"),
-                statuses,
-                errors,
-                attempts,
-                emitted,
-                strict=True,
-            )
-        )
-        history.dropped = self.shapes.least(self.shapes.take(form, "dropped", int), 0, "'dropped'")
-        history.counted = self.shapes.take(form, "counted", int)
-        self.shapes.places([history.counted], len(data) + 1, "'counted'")
-        history.totals = self._all_totals(self.shapes.take(form, "totals", list))
-        if history.room is not None and len(history.entries) >= history.room:
-            history.drop()
-        return history
-
-    def _not_negative(self, column: list[int], what: str) -> list[int]:
-        if column:
-            self.shapes.least(min(column), 0, f"{what!r}")
-        return column
-
-    def _all_totals(self, rows: list[Any]) -> dict[str, Totals]:
-        found = {}
-        for row in rows:
-            name, data = self.row(row, 2, "a row of 'totals'")
-            found[self.text(name, "a routine id")] = self._totals(self.shapes.check(data, "totals", dict))
-        return found
-
-    def _totals(self, data: dict[str, Any]) -> Totals:
-        totals = Totals(**{name: self.shapes.take(data, name, int, where="'totals': ") for name in TOTALS})
-        for name, histogram in (("durations", totals.durations), ("waits", totals.waits)):
-            both = self.row(self.shapes.take(data, name, list, where="'totals': "), 2, f"{name!r}")
-            pair = {"histogram": {"bucket": both[0], "count": both[1]}}
-            buckets, counts = self.shapes.table(pair, "histogram", {"bucket": (int,), "count": (int,)})
-            histogram.buckets = dict(zip(self._not_negative(buckets, name), counts, strict=True))
-            histogram.count = sum(counts)
-        return totals

@@ -105,6 +105,12 @@ class PartReader:
         """Return a whole number that is not negative."""
         return self.shapes.least(self.shapes.check(data, what, int), 0, what)
 
+    def not_negative(self, column: list[int], what: str) -> list[int]:
+        """Return whole numbers, none of which is negative."""
+        if column:
+            self.shapes.least(min(column), 0, f"{what!r}")
+        return column
+
     def optional(self, data: Mapping[str, Any], key: str, kind: type, where: str = "") -> Any:
         """Return ``data[key]`` when it is there and of this class; what is empty of the class when it is not there."""
         return self.shapes.take(data, key, kind, where=where) if key in data else kind()
@@ -122,6 +128,11 @@ class PartReader:
         routine_id, slot = (self.text_or_none(each, "an error") for each in texts[3:])
         attempt = self.shapes.check(attempt, "the attempt of an error", int, NONE)
         return ErrorRecord(kind, message, trace, routine_id, slot, attempt)
+
+    def error_at(self, place: Any, errors: list[ErrorRecord]) -> ErrorRecord:
+        """Return the error at a place in a table."""
+        places = [self.shapes.check(place, "a reference to an error", int)]
+        return errors[self.shapes.places(places, len(errors), "a reference to an error")[0]]
 
     def reads(self, rows: list[Any], what: str) -> tuple[Read, ...]:
         """Return what a turn read."""
