@@ -15,9 +15,9 @@ from .policy import ErrorHandler
 
 
 class _Shared:
-    """Copies of a record share what is frozen."""
+    """Copies of a record share what is frozen; what is worked out from it can be kept beside it."""
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
 
     def __deepcopy__(self, memo: object) -> Any:
         return self

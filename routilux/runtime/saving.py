@@ -11,20 +11,18 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import orjson
-from pydantic import BaseModel
 
 from ..core.job_record import JobRecord
 from ..core.plan import Plan
-from ..core.version import VERSION
-from ..errors import DeclarationError, LoadError, SaveError, StateError
+from ..errors import DeclarationError, LoadError, SaveError
 from ..graph.schema import StateSchema, check_size
 from ..store import files
+from ..store.documents import check_flow, document_of, record_form, record_of
 from ..store.files import StrPath
 from ..store.known_types import KnownTypes
 from ..store.reading import Reader
-from ..store.record_reading import RecordReader
-from ..store.record_writing import RecordWriter, snapshot
-from ..store.shapes import NONE, Shapes
+from ..store.record_writing import snapshot
+from ..store.shapes import Shapes
 from ..store.values import Serializer, Writer
 from .threads import SharedThreads
 from .holding import refuse_handler, refuse_listener, refuse_on_loop, still
@@ -72,7 +70,8 @@ class Savable:
             serializer: turns values of other classes into such that can be saved; it is needed again to load them.
 
         Raises:
-            SaveError: for a value that cannot be saved; it says where that is.
+            SaveError: for a value that cannot be saved; it says where that is. Also in a job without a store, while a
+                handler waits.
             StateError: when the shared data have outgrown the flow's ``max_state_bytes``.
             DeclarationError: when two classes that are saved have the same qualified name.
             ContextError: inside a handler of this job.
@@ -148,29 +147,14 @@ def saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
         with job.lock:
             record = snapshot(job.record)
         writer = Writer(subject, job.flow.known_types, serializer)
-        form = RecordWriter(record, writer, _state(record)).write()
+        form = record_form(record, writer)
         try:
             size = len(orjson.dumps([form["state"], form["shared"]]))
-            if size > job.flow.max_state_bytes:
-                check_size(record.shared, job.flow.max_state_bytes, subject, size)
-            return orjson.dumps(_document(job.flow, writer, form))
         except TypeError as error:
             raise SaveError(f"{subject} cannot be written as JSON: {error}") from error
-
-
-def _document(flow: Keeper, writer: Writer, record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "format": files.FORMAT,
-        "routilux": VERSION,
-        "flow_id": writer.text(flow.flow_id),
-        "flow_version": writer.text(flow.version),
-        "record": record,
-    }
-
-
-def _state(record: JobRecord) -> BaseModel | None:
-    schema: StateSchema | None = record.plan.state_schema
-    return None if schema is None else schema.instance(schema.fields_of(record.shared))
+        if size > job.flow.max_state_bytes:
+            check_size(record.shared, job.flow.max_state_bytes, subject, size)
+        return document_of(form, writer, job.flow.flow_id, job.flow.version)
 
 
 # --- loading ----------------------------------------------------------------------------------------------------
@@ -193,35 +177,21 @@ def load_record(flow: Keeper, document: Any, name: str, serializer: Serializer |
     job_id = form.get("job_id")
     subject = f"{where}, job {job_id!r}" if isinstance(job_id, str) else where
     reader = Reader(subject, flow.known_types, serializer)
-    flow_id, version = (reader.value(document.get(key), key) for key in ("flow_id", "flow_version"))
-    if flow_id != flow.flow_id:
-        raise LoadError(f"{subject} is a job of another flow, {flow_id!r}")
-    if version != flow.version:
-        raise LoadError(
-            f"{subject} was saved by version {version!r} of the flow, and this is version {flow.version!r}; load it "
-            f"with a flow of that version, or let it end there"
-        )
+    check_flow(document, reader, flow.flow_id, flow.version)
     clock = flow.engine.clock
-    epoch = clock.time_ns() - clock.monotonic_ns()
-    record = RecordReader(form, flow.plan(), reader, epoch, flow.history_limit).read()
-    record.shared.update(_state_of(form, flow.schema, reader, record.shared))
+    record = record_of(form, flow.plan(), reader, clock.time_ns() - clock.monotonic_ns(), flow.history_limit)
+    record.durable = getattr(flow.engine, "store", None) is not None
+    if not record.durable:
+        _check_whole(record, subject)
     return record
 
 
-def _state_of(
-    form: dict[str, Any], schema: StateSchema | None, reader: Reader, shared: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the fields of the typed state, if the flow has one."""
-    data = Shapes(reader.subject).take(form, "state", dict, NONE)
-    if schema is None:
-        if data is not None:
-            raise LoadError(f"{reader.subject} has a typed state, and the flow no state_schema")
-        return {}
-    if data is not None:
-        state = reader.state(schema.model, data, "the state")
-        return {name: state.__dict__[name] for name in schema.model.model_fields}
-    try:
-        given = {name: value for name, value in shared.items() if name in schema.fields}
-        return schema.initial(given, {}, reader.subject)
-    except StateError as error:
-        raise LoadError(f"{reader.subject} was saved without a state_schema: {error}") from error
+def _check_whole(record: JobRecord, subject: str) -> None:
+    """Raise LoadError when a turn has points, to which only a job with a store can return."""
+    resumed = [activation for mailbox in record.mailboxes for activation in mailbox.resumed]
+    for activation in (*record.waiting.values(), *record.retrying.values(), *record.stopped, *resumed):
+        if record.points.get(activation.delivery.id):
+            raise LoadError(
+                f"{subject}: the handler of '{activation.slot.routine_id}.{activation.slot.name}' was in the middle of "
+                f"a durable turn, which goes on only in a job with a store; load it with a flow whose engine has one"
+            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import (
@@ -77,16 +78,27 @@ def dumped_field(model: BaseModel, name: str) -> Any:
     Raises ValueError when it has not, or there is no such form.
     """
     kind = type(model)
-    field, value = kind.model_fields[name], model.__dict__[name]
+    value = model.__dict__[name]
     form = kind.__pydantic_serializer__.to_python(
         model, mode="json", include={name}, round_trip=True, by_alias=False, warnings=False
     )[name]
+    if from_dumped_field(kind, name, form) != value:
+        raise ValueError("it is another value afterwards")
+    return form
+
+
+def from_dumped_field(kind: type[BaseModel], name: str, form: Any) -> Any:
+    """Return the value of a field whose JSON form this is. Raises ValidationError when it is not valid (any more)."""
+    return _adapter(kind, name).validate_python(form)
+
+
+@lru_cache(maxsize=128)  # making one takes a hundred times as long as using it
+def _adapter(kind: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    field = kind.model_fields[name]
     annotation: Any = field.annotation
     for each in field.metadata:
         annotation = Annotated[annotation, each]
-    if TypeAdapter(annotation).validate_python(form) != value:
-        raise ValueError("it is another value afterwards")
-    return form
+    return TypeAdapter(annotation)
 
 
 def from_fields(

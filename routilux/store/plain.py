@@ -1,8 +1,8 @@
 """Telling, at the speed of C, whether values are plain JSON that comes back as it was.
 
-The check goes level by level over many values at once, and never calls Python code per value. It looks for what orjson
-would silently turn into something else, and leaves the rest to orjson, which refuses keys that are no strings, integers
-beyond 64 bits and lone surrogates.
+The check of many values goes level by level over all at once, and never calls Python code per value. It looks for what
+orjson would silently turn into something else, and leaves the rest to orjson, which refuses keys that are no strings,
+integers beyond 64 bits and lone surrogates.
 """
 
 from __future__ import annotations
@@ -16,15 +16,52 @@ import orjson
 
 MARK = "~"  # a JSON object with this key stands for something else than a dict with string keys
 DEEPEST = 200  # levels of JSON; orjson writes 254
-_PLAIN = frozenset({str, int, float, bool, type(None), list, dict})
+_FEW = 100  # so many values, parts included, are checked sooner one by one
+_LEAVES = frozenset({str, int, bool, type(None)})
+_PLAIN = _LEAVES | {float, list, dict}
 
 
 def is_plain(values: list[Any]) -> bool:
     """Whether every value is exactly what comes back when it is written as JSON and read again."""
+    return looks_plain(values) and _is_taken(values)
+
+
+def looks_plain(values: list[Any]) -> bool:
+    """Whether values are plain, provided that orjson writes them."""
+    found = _few_are_plain(values)
+    return _are_plain(values) if found is None else found
+
+
+def _few_are_plain(values: list[Any]) -> bool | None:
+    """Return whether values are plain if they are few, else None."""
+    parts = values[:_FEW]
+    room = _FEW - len(values)
+    for value in parts:  # which grows on the way
+        if room < 0:
+            return None
+        kind = type(value)
+        if kind in _LEAVES:
+            continue
+        if kind is dict:
+            if MARK in value:
+                return False
+            room -= len(value)
+            if room >= 0:
+                parts += value.values()
+        elif kind is list:
+            room -= len(value)
+            if room >= 0:
+                parts += value
+        elif kind is not float or not isfinite(value):
+            return False
+    return None if room < 0 else True
+
+
+def _are_plain(values: list[Any]) -> bool:
     level = values
     for _ in range(DEEPEST):
         if not level:
-            return _is_taken(values)
+            return True
         classes = list(map(type, level))
         kinds = set(classes)
         if not kinds <= _PLAIN:

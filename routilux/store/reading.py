@@ -68,6 +68,10 @@ class Reader:
         """Return the typed state with this JSON form."""
         return self._begin(where, lambda: self._model(kind, data))  # type: ignore[no-any-return]
 
+    def field(self, kind: type[BaseModel], name: str, data: Any, where: str) -> Any:
+        """Return the value of one field whose JSON form as pydantic makes it this is."""
+        return self._begin(where, lambda: models.from_dumped_field(kind, name, self._decode(data)))
+
     # --- how ----------------------------------------------------------------------------------------------------
 
     def _begin(self, where: str, read: Callable[[], Any]) -> Any:

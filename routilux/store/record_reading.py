@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.history import History, Totals
 from ..core.job_record import Activation, Delivery, Held, JobRecord
 from ..core.plan import EventPlan, Plan, SlotPlan
 from ..core.records import ErrorRecord, Logged, Sent
 from ..core.status import JobStatus
+from .history_reading import HistoryReader
 from .reading import Reader
-from .record_writing import NAMED, TOTALS
-from .shapes import NONE, Shapes
+from .shapes import NONE
+from .turn_forms import PartReader
 
 STATUSES = {
     "running": JobStatus.PAUSED,
@@ -26,10 +26,11 @@ STATUSES = {
     "failed": JobStatus.FAILED,
     "cancelled": JobStatus.CANCELLED,
 }
-WAS_RUNNING = "it was saved while it ran"
+REASONS = {"running": "it was saved while it ran", "waiting": "it was saved while it waited"}
+AS_THEY_WERE = {**STATUSES, "running": JobStatus.RUNNING, "waiting": JobStatus.WAITING}
 
 
-class RecordReader:
+class RecordReader(PartReader):
     """Reads one record.
 
     Args:
@@ -38,15 +39,25 @@ class RecordReader:
         values: reads the values in it.
         epoch: what the clock of this process shows less than UTC, in nanoseconds.
         history_limit: how many activations its history keeps.
+        recovered: whether the record is that of a durable job whose facts are to be folded into it: what ran still
+            does then, and its status is what it was. Otherwise what ran is to run again when the job is resumed, and
+            a job that ran or waited is paused.
     """
 
-    def __init__(self, form: dict[str, Any], plan: Plan, values: Reader, epoch: int, history_limit: int | None) -> None:
+    def __init__(
+        self,
+        form: dict[str, Any],
+        plan: Plan,
+        values: Reader,
+        epoch: int,
+        history_limit: int | None,
+        recovered: bool = False,
+    ) -> None:
+        super().__init__(values, epoch)
         self.form = form
         self.plan = plan
-        self.values = values
-        self.epoch = epoch
         self.history_limit = history_limit
-        self.shapes = Shapes(values.subject)
+        self.recovered = recovered
         self.missing: list[str] = []
         self.slots: list[SlotPlan] = []
         self.errors: list[ErrorRecord] = []
@@ -61,7 +72,7 @@ class RecordReader:
             raise self.shapes.problem(
                 f"the flow lacks what there are states of, or work for: {', '.join(dict.fromkeys(self.missing))}"
             )
-        self.errors = [self._error(row) for row in take(form, "errors", list)]
+        self.errors = [self.error(row, "a row of 'errors'") for row in take(form, "errors", list)]
         record = JobRecord(
             plan=self.plan,
             job_id=self._text(form, "job_id"),
@@ -69,7 +80,9 @@ class RecordReader:
             created=take(form, "created", int) - self.epoch,
             session_id=self._text_or_none(form, "session_id"),
             user_id=self._text_or_none(form, "user_id"),
-            history=self._history(),
+            parent_job_id=self.text_or_none(form.get("parent_job_id"), "'parent_job_id'"),
+            durable=self.recovered,
+            history=HistoryReader(self.values, self.epoch, self.errors, self.history_limit).read(form),
         )
         self._life(record)
         record.next_id = self.shapes.least(take(form, "next_id", int), 1, "'next_id'")
@@ -78,6 +91,9 @@ class RecordReader:
         record.log, record.outputs = self._log(), self._outputs()
         record.buffers = self._buffers()
         self._pending(record)
+        self._turns(record)
+        if self.ids and not (min(self.ids) >= 1 and max(self.ids) < record.next_id):
+            raise self.shapes.problem(f"the ids of deliveries must lie between 1 and 'next_id', {record.next_id}")
         return record
 
     def _life(self, record: JobRecord) -> None:
@@ -85,42 +101,35 @@ class RecordReader:
         status = take(form, "status", str)
         if status not in STATUSES:
             raise self.shapes.problem(f"'status' is {status!r}, not one of {', '.join(STATUSES)}")
-        record.status = STATUSES[status]
+        record.status = (AS_THEY_WERE if self.recovered else STATUSES)[status]
+        record.open = record.status is JobStatus.RUNNING
         finished_early = take(form, "closed", bool)
         final = record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
         record.closed = final or (finished_early and record.status is JobStatus.PAUSED)
-        record.reason = WAS_RUNNING if status == "running" else self._text(form, "reason")
+        reason = self._text(form, "reason")
+        record.reason = reason if self.recovered else REASONS.get(status, reason)
         record.started = self._clock(take(form, "started", int, NONE))
         record.finished = self._clock(take(form, "finished", int, NONE))
         record.result = self.values.value(form.get("result"), "the result")
-        record.errors = [self._error_at(place) for place in take(form, "job_errors", list)]
+        record.errors = [self.error_at(place, self.errors) for place in take(form, "job_errors", list)]
         failure = take(form, "failure", int, NONE)
-        record.failure = None if failure is None else self._error_at(failure)
+        record.failure = None if failure is None else self.error_at(failure, self.errors)
 
     # --- small parts --------------------------------------------------------------------------------------------
 
     def _clock(self, time: int | None) -> int | None:
         return None if time is None else time - self.epoch
 
-    def _as_text(self, data: Any, what: str) -> str:
-        found = data if type(data) is str else self.values.value(data, what)
-        return self.shapes.check(found, what, str)  # type: ignore[no-any-return]
-
     def _text(self, data: Mapping[str, Any], key: str) -> str:
-        return self._as_text(self.shapes.take(data, key, str, dict), f"{key!r}")
+        return self.text(self.shapes.take(data, key, str, dict), f"{key!r}")
 
     def _text_or_none(self, data: Mapping[str, Any], key: str) -> str | None:
         return None if self.shapes.take(data, key, str, dict, NONE) is None else self._text(data, key)
 
-    def _row(self, row: Any, length: int, what: str) -> list[Any]:
-        if len(self.shapes.check(row, what, list)) != length:
-            raise self.shapes.problem(f"{what} must have {length} items, not {len(row)}")
-        return row  # type: ignore[no-any-return]
-
     def _slots(self) -> list[SlotPlan]:
         found = []
         for row in self.shapes.take(self.form, "slots", list):
-            routine_id, name = (self._as_text(each, "a slot") for each in self._row(row, 2, "a row of 'slots'"))
+            routine_id, name = (self.text(each, "a slot") for each in self.row(row, 2, "a row of 'slots'"))
             node = self.plan.nodes.get(routine_id)
             if node is not None and name in node.slots:
                 found.append(node.slots[name])
@@ -131,24 +140,13 @@ class RecordReader:
     def _slot_at(self, place: Any) -> SlotPlan:
         return self.slots[self.shapes.places([self.shapes.check(place, "a slot", int)], len(self.slots), "a slot")[0]]
 
-    def _error(self, row: Any) -> ErrorRecord:
-        *texts, attempt = self._row(row, 6, "a row of 'errors'")
-        kind, message, trace = (self._as_text(each, "an error") for each in texts[:3])
-        routine_id, slot = (None if each is None else self._as_text(each, "an error") for each in texts[3:])
-        attempt = self.shapes.check(attempt, "the attempt of an error", int, NONE)
-        return ErrorRecord(kind, message, trace, routine_id, slot, attempt)
-
-    def _error_at(self, place: Any) -> ErrorRecord:
-        places = [self.shapes.check(place, "a reference to an error", int)]
-        return self.errors[self.shapes.places(places, len(self.errors), "a reference to an error")[0]]
-
     # --- what handlers have written -----------------------------------------------------------------------------
 
     def _routine_states(self) -> dict[str, dict[str, Any]]:
         states = {}
         for row in self.shapes.take(self.form, "routine_states", list):
-            name, data = self._row(row, 2, "a row of 'routine_states'")
-            routine_id = self._as_text(name, "a routine id")
+            name, data = self.row(row, 2, "a row of 'routine_states'")
+            routine_id = self.text(name, "a routine id")
             if routine_id not in self.plan.nodes:
                 self.missing.append(f"routine {routine_id!r}")
             else:
@@ -165,14 +163,14 @@ class RecordReader:
         senders, data, at = self.shapes.table(self.form, "outputs", kinds)
         outputs = []
         for sender, each, time in zip(senders, self.values.mappings(data, "an output"), at, strict=True):
-            routine_id, kind = (self._as_text(part, "an output") for part in self._row(sender, 2, "an output"))
+            routine_id, kind = (self.text(part, "an output") for part in self.row(sender, 2, "an output"))
             outputs.append(Sent(routine_id, kind, each, time - self.epoch))
         return outputs
 
     def _buffers(self) -> dict[int, dict[str, Any]]:
         buffers = {}
         for row in self.shapes.take(self.form, "buffers", list):
-            place, data = self._row(row, 2, "a row of 'buffers'")
+            place, data = self.row(row, 2, "a row of 'buffers'")
             slot = self._slot_at(place)
             what = f"what was merged for '{slot.routine_id}.{slot.name}'"
             buffer = buffers[slot.index] = self.values.mapping(data, what)
@@ -196,8 +194,6 @@ class RecordReader:
             if record.status is JobStatus.PAUSED and mailbox.tickets < mailbox.limit:
                 mailbox.tickets += 1
                 record.ready.append(mailbox)
-        if self.ids and not (min(self.ids) >= 1 and max(self.ids) < record.next_id):
-            raise self.shapes.problem(f"the ids of deliveries must lie between 1 and 'next_id', {record.next_id}")
 
     def _queue(self, record: JobRecord) -> None:
         kinds: dict[str, tuple[type, ...]] = {
@@ -246,14 +242,58 @@ class RecordReader:
         each.first = self._clock(take("first", int, NONE))
         each.spent = self.shapes.least(take("spent", int), 0, f"{where}'spent'")
         each.due = self._clock(take("due", int, NONE)) or 0
+        each.emitted = self.amount(data.get("emitted", 0), f"{where}'emitted'")
+        if "event" in data:
+            each.event = self.text(data["event"], f"{where}'event'")
+            each.data = self.values.mapping(data.get("data"), f"{where}'data'")
         return each
+
+    # --- turns that have not ended --------------------------------------------------------------------------------
+
+    def _rows(self, key: str, length: int) -> list[list[Any]]:
+        return [self.row(row, length, f"a row of {key!r}") for row in self.optional(self.form, key, list)]
+
+    def _turns(self, record: JobRecord) -> None:
+        """Read what is not written when there is none."""
+        for delivery, points in self._rows("points", 2):
+            found = [self.point(each, "a point") for each in self.shapes.check(points, "'points'", list)]
+            record.points[self.shapes.check(delivery, "'points'", int)] = found
+        for topic, forms in self._rows("events", 2):
+            record.events[self.text(topic, "'events'")] = self.shapes.check(forms, "'events'", list)
+        record.inbox, record.life, record.revision = (
+            self.amount(self.form.get(key, 0), f"{key!r}") for key in ("inbox", "life", "revision")
+        )
+        for area, key, revision in self._rows("versions", 3):
+            names = self.text_or_none(area, "'versions'"), self.text(key, "'versions'")
+            record.versions[names] = self.amount(revision, "'versions'")
+        self._began(record, "running")
+        self._began(record, "waiting")
+
+    def _began(self, record: JobRecord, key: str) -> None:
+        for form in self.optional(self.form, key, list):
+            where = f"{key!r}: "
+            each = self._activation(self.shapes.check(form, f"an item of {key!r}", dict), where)
+            delivery = each.delivery.id
+            if key == "waiting":
+                each.wait = self.wait(form.get("wait"), f"{where}'wait'")
+                points = record.points.get(delivery)
+                if not points or points[-1].wait != each.wait:
+                    raise self.shapes.problem(f"{where}delivery {delivery} does not wait at its last point")
+                record.waiting[delivery] = each
+                continue
+            each.started = self.time(form.get("started"), f"{where}'started'")
+            if self.recovered:
+                record.running[delivery] = each
+            else:
+                record.mailboxes[each.slot.mailbox].resumed.appendleft(each.later(0))
+                record.queued += 1
 
     def _deferred(self) -> list[Held]:
         found = []
         for each in self.shapes.take(self.form, "deferred", list):
             data, where = self.shapes.check(each, "an item of 'deferred'", dict), "'deferred': "
-            names = self._row(self.shapes.take(data, "event", list, where=where), 2, f"{where}'event'")
-            routine_id, name = (self._as_text(part, f"{where}'event'") for part in names)
+            names = self.row(self.shapes.take(data, "event", list, where=where), 2, f"{where}'event'")
+            routine_id, name = (self.text(part, f"{where}'event'") for part in names)
             node = self.plan.nodes.get(routine_id)
             event: EventPlan | None = node.events.get(name) if node is not None else None
             if event is None:
@@ -263,77 +303,3 @@ class RecordReader:
             isolate = self.shapes.take(data, "isolate", bool, where=where)
             found.append(Held(event, payload, isolate, self.shapes.take(data, "origin", int, where=where)))
         return found
-
-    # --- history ------------------------------------------------------------------------------------------------
-
-    def _history(self) -> History:
-        kinds: dict[str, tuple[type, ...]] = {
-            **dict.fromkeys(NAMED, (int,)),
-            "data": (dict, list),
-            "started": (int,),
-            "duration": (int,),
-            "waited": (int,),
-            "attempt": (int,),
-            "emitted": (int,),
-        }
-        form = self.shapes.take(self.form, "history", dict)
-        columns = self.shapes.table(self.form, "history", kinds)
-        data, started, spent, waited, attempts, emitted = columns[len(NAMED) :]
-        names = [self._as_text(name, "a name") for name in self.shapes.take(form, "names", list)]
-        named = [
-            list(map(names.__getitem__, self.shapes.places(column, len(names), f"'history': {name!r}")))
-            for column, name in zip(columns, NAMED, strict=False)
-        ]
-        routine_ids, slots, events, statuses = named
-        errors: list[ErrorRecord | None] = [None] * len(data)
-        for row in self.shapes.take(form, "error", list):
-            place, error = self._row(row, 2, "a row of 'error'")
-            places = [self.shapes.check(place, "an error's place", int)]
-            errors[self.shapes.places(places, len(errors), "'error'")[0]] = self._error_at(error)
-        epoch = self.epoch
-        history = History(self.history_limit)
-        history.entries = list(
-            zip(
-                routine_ids,
-                slots,
-                events,
-                self.values.mappings(data, "data in the history"),
-                [time - epoch for time in started],
-                self._not_negative(spent, "duration"),
-                self._not_negative(waited, "waited"),
-                statuses,
-                errors,
-                attempts,
-                emitted,
-                strict=True,
-            )
-        )
-        history.dropped = self.shapes.least(self.shapes.take(form, "dropped", int), 0, "'dropped'")
-        history.counted = self.shapes.take(form, "counted", int)
-        self.shapes.places([history.counted], len(data) + 1, "'counted'")
-        history.totals = self._all_totals(self.shapes.take(form, "totals", list))
-        if history.room is not None and len(history.entries) >= history.room:
-            history.drop()
-        return history
-
-    def _not_negative(self, column: list[int], what: str) -> list[int]:
-        if column:
-            self.shapes.least(min(column), 0, f"{what!r}")
-        return column
-
-    def _all_totals(self, rows: list[Any]) -> dict[str, Totals]:
-        found = {}
-        for row in rows:
-            name, data = self._row(row, 2, "a row of 'totals'")
-            found[self._as_text(name, "a routine id")] = self._totals(self.shapes.check(data, "totals", dict))
-        return found
-
-    def _totals(self, data: dict[str, Any]) -> Totals:
-        totals = Totals(**{name: self.shapes.take(data, name, int, where="'totals': ") for name in TOTALS})
-        for name, histogram in (("durations", totals.durations), ("waits", totals.waits)):
-            both = self._row(self.shapes.take(data, name, list, where="'totals': "), 2, f"{name!r}")
-            pair = {"histogram": {"bucket": both[0], "count": both[1]}}
-            buckets, counts = self.shapes.table(pair, "histogram", {"bucket": (int,), "count": (int,)})
-            histogram.buckets = dict(zip(self._not_negative(buckets, name), counts, strict=True))
-            histogram.count = sum(counts)
-        return totals

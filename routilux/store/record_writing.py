@@ -19,7 +19,10 @@ from pydantic import BaseModel
 from ..core.history import Entry, History, Totals, add_up
 from ..core.job_record import Activation, Delivery, JobRecord
 from ..core.plan import SlotPlan
+from ..core.points import Point
 from ..core.records import ErrorRecord
+from ..errors import SaveError
+from .turn_forms import error_row, point_form, wait_row
 from .values import Writer
 
 NAMED = ("routine", "slot", "event", "status")
@@ -27,19 +30,45 @@ TOTALS = ("count", "errors", "emitted", "total", "least", "most")
 
 
 def snapshot(record: JobRecord) -> JobRecord:
-    """Return a copy of a record that nobody else changes; values in a record are only replaced, so they are shared."""
+    """Return a copy of a record that nobody else changes; values in a record are only replaced, so they are shared.
+
+    A durable job need not be held still while the copy is written.
+    """
     taken = copy(record)
     taken.mailboxes = [copy(mailbox) for mailbox in record.mailboxes]
     taken.ready = deque(taken.mailboxes[mailbox.index] for mailbox in record.ready)
     for mailbox in taken.mailboxes:
         mailbox.queue, mailbox.resumed = mailbox.queue.copy(), mailbox.resumed.copy()
-    taken.retrying = dict(record.retrying)
+    taken.running, taken.retrying, taken.waiting = dict(record.running), dict(record.retrying), dict(record.waiting)
+    taken.points = {delivery: [_point_of(point) for point in points] for delivery, points in record.points.items()}
+    taken.events = {topic: forms[:] for topic, forms in record.events.items()}
+    taken.versions = dict(record.versions)
     taken.routine_states = {routine_id: dict(state) for routine_id, state in record.routine_states.items()}
     taken.shared = dict(record.shared)
     taken.buffers = dict(record.buffers)
     for name in ("errors", "stopped", "deferred", "log", "outputs"):
         setattr(taken, name, getattr(record, name)[:])
     taken.history = _history_of(record.history)
+    if record.durable:
+        _take_apart(taken)
+    return taken
+
+
+def _take_apart(taken: JobRecord) -> None:
+    """Copy what changes while handlers run."""
+    for mailbox in taken.mailboxes:
+        mailbox.resumed = deque(map(copy, mailbox.resumed))
+    for each in (taken.running, taken.retrying, taken.waiting):
+        each.update({delivery: copy(activation) for delivery, activation in each.items()})
+    taken.stopped = list(map(copy, taken.stopped))
+    for index, buffer in taken.buffers.items():
+        if taken.plan.slots[index].merge == "append":
+            taken.buffers[index] = {key: values[:] for key, values in buffer.items()}
+
+
+def _point_of(point: Point) -> Point:
+    taken = copy(point)
+    taken.arrived = dict(point.arrived)
     return taken
 
 
@@ -69,8 +98,12 @@ class RecordWriter:
         self.slots: dict[SlotPlan, int] = {}
 
     def write(self) -> dict[str, Any]:
-        """Return the JSON form of the record. Raises SaveError when something in it has none."""
+        """Return the JSON form of the record.
+
+        Raises SaveError when something in it has none, and for a turn that waits in a job without a store.
+        """
         record, text = self.record, self.values.text
+        self._check_waiting()
         form = {
             "job_id": text(record.job_id),
             "session_id": text(record.session_id),
@@ -96,6 +129,7 @@ class RecordWriter:
             "history": self._history(),
             "job_errors": [self._error(error) for error in record.errors],
             "failure": None if record.failure is None else self._error(record.failure),
+            **{key: part for key, part in self._turns().items() if part},
         }
         # Last, because the others have filled them.
         form["slots"] = [[text(slot.routine_id), text(slot.name)] for slot in self.slots]
@@ -112,9 +146,7 @@ class RecordWriter:
         place = self.errors.get(id(error))
         if place is None:
             place = self.errors[id(error)] = len(self.error_rows)
-            text = self.values.text
-            row = [text(error.type), text(error.message), text(error.traceback)]
-            self.error_rows.append([*row, text(error.routine_id), text(error.slot), error.attempt])
+            self.error_rows.append(error_row(error, self.values))
         return place
 
     # --- what handlers have written -----------------------------------------------------------------------------
@@ -190,7 +222,53 @@ class RecordWriter:
             "first": self._utc(each.first),
             "spent": each.spent,
             "due": self._utc(each.due or None),
+            **self._turn(each, where),
         }
+
+    # --- turns that have not ended --------------------------------------------------------------------------------
+
+    def _check_waiting(self) -> None:
+        if self.record.durable:
+            return
+        for each in self.record.waiting.values():
+            points = self.record.points.get(each.delivery.id)
+            name = points[-1].name if points else each.wait and each.wait.topic
+            at = f" at {name!r}" if name is not None else ""
+            raise SaveError(
+                f"{self.values.subject}: '{each.slot.routine_id}.{each.slot.name}' waits{at} inside its handler, which "
+                f"only a job with a store can be saved with; give the engine one, or save the job when it has gone on"
+            )
+
+    def _turn(self, each: Activation, where: str) -> dict[str, Any]:
+        """Return what is known of an attempt that has begun, as far as there is any."""
+        form: dict[str, Any] = {}
+        if each.emitted:
+            form["emitted"] = each.emitted
+        if each.event is not None and each.data is not None:
+            form["event"], form["data"] = self.values.text(each.event), self.values.mapping(each.data, where)
+        if each.wait is not None:
+            form["wait"] = wait_row(each.wait, self.values, self.epoch)
+        if each.delivery.id in self.record.running:
+            form["started"] = each.started + self.epoch
+        return form
+
+    def _turns(self) -> dict[str, Any]:
+        record, text = self.record, self.values.text
+        form: dict[str, Any] = {
+            "parent_job_id": text(record.parent_job_id),
+            "running": self._activations(record.running.values()),
+            "waiting": self._activations(record.waiting.values()),
+            "points": [
+                [delivery, [point_form(point, self.values, self.epoch) for point in points]]
+                for delivery, points in record.points.items()
+            ],
+            "events": [[text(topic), forms] for topic, forms in record.events.items()],
+            "inbox": record.inbox,
+        }
+        if record.durable:
+            form["life"], form["revision"] = record.life, record.revision
+            form["versions"] = [[text(area), text(key), number] for (area, key), number in record.versions.items()]
+        return form
 
     def _deferred(self) -> list[Any]:
         owners = {event: node for node in self.record.plan.nodes.values() for event in node.events.values()}

@@ -1,0 +1,134 @@
+"""The structure of a flow, and whether jobs that were begun under another can go on under it.
+
+The facts of a job name slots and events, and count deliveries by the connections that an emission goes along. A flow
+that has more of these than it had still understands them; one that has others does not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..core.plan import Plan, Route
+from ..errors import LoadError
+
+_known: WeakKeyDictionary[Plan, dict[str, Any]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def shape_of(plan: Plan) -> dict[str, Any]:
+    """Return the structure of a flow as JSON, made once per plan; it must not be changed.
+
+    The keys are ``"slots"``: ``[routine_id, name, merge strategy, whether it handles several deliveries at a time]`` of
+    each, in the order in which facts count them; ``"events"``: ``[routine_id, name, routes]`` of each, every route
+    ``[routine_id, slot, renamed parameters or None]``; and ``"state"``: the name of the state model, or None.
+    """
+    with _lock:
+        shape = _known.get(plan)
+        if shape is None:
+            shape = _known[plan] = _shape(plan)
+        return shape
+
+
+def _shape(plan: Plan) -> dict[str, Any]:
+    schema = plan.state_schema
+    return {
+        "slots": [
+            [
+                _text(slot.routine_id),
+                _text(slot.name),
+                "function" if slot.merges else _text(slot.merge),
+                plan.mailboxes[slot.mailbox].limit > 1,
+            ]
+            for slot in plan.slots
+        ],
+        "events": [
+            [_text(node.routine_id), _text(event.name), [_route(route) for route in event.routes]]
+            for node in plan.nodes.values()
+            for event in node.events.values()
+        ],
+        "state": None if schema is None else _text(schema.model.__name__),
+    }
+
+
+def _route(route: Route) -> list[Any]:
+    rename = None if route.rename is None else {_text(old): _text(new) for old, new in sorted(route.rename.items())}
+    return [_text(route.slot.routine_id), _text(route.slot.name), rename]
+
+
+def _text(text: str) -> str:
+    """Return a string, of a subclass too, as a plain one."""
+    return str.__str__(text)
+
+
+def fingerprint(shape: Mapping[str, Any]) -> str:
+    """Return 64 hexadecimal digits that are the same for equal shapes, and others for any other shape."""
+    return sha256(ascii([shape["slots"], shape["events"], shape["state"]]).encode("ascii")).hexdigest()
+
+
+def differences(old: Any, new: Mapping[str, Any]) -> list[str]:
+    """Return what keeps the jobs of a flow that had the ``old`` shape from going on under the ``new`` one.
+
+    Each is a sentence without its full stop, such as ``"slot 'a.input' is gone"``. There are none when routines, slots,
+    events, or connections of new events were added, and when nothing has changed.
+
+    Raises:
+        LoadError: when ``old`` is no shape.
+    """
+    try:
+        slots_before, events_before, state_before = _tables(old)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoadError(f"this is no shape of a flow: {type(error).__name__}: {error}") from error
+    slots, events, state = _tables(new)
+    ids = {routine_id for routine_id, _ in (*slots, *events)}
+    gone = dict.fromkeys(routine_id for routine_id, _ in (*slots_before, *events_before) if routine_id not in ids)
+    found = [f"routine {routine_id!r} is gone" for routine_id in gone]
+    for (routine_id, name), (merge, _) in slots_before.items():
+        if routine_id in gone:
+            continue
+        where = f"slot '{routine_id}.{name}'"
+        if (routine_id, name) not in slots:
+            found.append(f"{where} is gone")
+        elif slots[routine_id, name][0] != merge:
+            found.append(f"{where} has the merge strategy {slots[routine_id, name][0]!r}, and had {merge!r}")
+    for (routine_id, name), routes in events_before.items():
+        if routine_id in gone:
+            continue
+        where = f"event '{routine_id}.{name}'"
+        if (routine_id, name) not in events:
+            found.append(f"{where} is gone")
+        elif events[routine_id, name] != routes:
+            found.append(f"{where} goes to {_told(events[routine_id, name])}, and went to {_told(routes)}")
+    if (state is None) is not (state_before is None):
+        found.append(
+            f"the flow has no state_schema, and had {state_before}"
+            if state is None
+            else f"the flow has the state_schema {state}, and had none"
+        )
+    return found
+
+
+Slots = dict[tuple[str, str], tuple[str, bool]]
+Events = dict[tuple[str, str], list[Any]]
+
+
+def _tables(shape: Any) -> tuple[Slots, Events, str | None]:
+    slots = {(routine_id, name): (merge, bool(many)) for routine_id, name, merge, many in shape["slots"]}
+    events = {(routine_id, name): [[*route] for route in routes] for routine_id, name, routes in shape["events"]}
+    for routes in events.values():
+        for route in routes:
+            _, _, rename = route
+            if rename is not None and not isinstance(rename, dict):
+                raise ValueError("a route renames no parameters")
+    return slots, events, shape["state"]
+
+
+def _told(routes: list[Any]) -> str:
+    told = []
+    for routine_id, slot, rename in routes:
+        renamed = "" if rename is None else f" ({', '.join(f'{old} as {new}' for old, new in rename.items())})"
+        told.append(f"'{routine_id}.{slot}'{renamed}")
+    return " and ".join(told) or "nothing"
