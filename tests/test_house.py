@@ -22,12 +22,16 @@ FLOORS = [
     {"flow"},
     {"builtin", "cli", "ext", "testing", "workflow"},
 ]
-# The modules of our own are those that need asyncio, blinker, logging or sqlite3.
+# The modules of our own are those that need asyncio, blinker, logging or sqlite3, or that only durable jobs need.
 LATE_IMPORTS = {
     "networkx",
     "routilux.runtime.announcing",
+    "routilux.runtime.durable_tasks",
     "routilux.runtime.event_loop",
+    "routilux.runtime.keeping",
     "routilux.runtime.logs",
+    "routilux.runtime.serving",
+    "routilux.runtime.task_calling",
     "routilux.runtime.task_turn",
     "routilux.store.sqlite",
 }

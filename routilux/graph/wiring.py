@@ -210,7 +210,7 @@ class Graph:
         self._known = None
 
     def learn_types(self, annotations: Iterable[Any]) -> None:
-        """Let instances of the classes that annotations mention be saved, too: those of step functions, for instance."""
+        """Let instances of the classes that annotations mention be saved, too, such as those of step functions."""
         new = dict.fromkeys(each for each in annotations if each.__hash__ is not None)
         if not new.keys() <= self._learned.keys():
             self._learned.update(new)

@@ -31,44 +31,30 @@ def called(job: Job, call: Call) -> Any:
         raise
     if not done:
         helper.give_up()
-        raise too_long(call)
+        raise too_long(call.timeout)
     helper.close()
     if running.error is not None:
         raise running.error
     return _awaited(job, outcome[0], call.timeout)
 
 
-def too_long(call: Call) -> StepTimeoutError:
+def too_long(timeout: float) -> StepTimeoutError:
     """Return the error of a function that took longer than it may."""
-    return StepTimeoutError(f"the step's function ran longer than its timeout of {call.timeout:g} seconds")
+    return StepTimeoutError(f"the step's function ran longer than its timeout of {timeout:g} seconds")
 
 
 def _awaited(job: Job, outcome: Any, timeout: float | None) -> Any:
     """Return an outcome; when it is awaitable, what it gives on the engine's event loop."""
     if not inspect.isawaitable(outcome):
         return outcome
-    import asyncio
-
-    async def give() -> Any:
-        return await outcome
+    from .task_calling import awaited
 
     answer: list[Any] = []
     bell = threading.Event()
-
-    async def run() -> None:
-        try:
-            answer.append((await asyncio.wait_for(give(), timeout), None))
-        except BaseException as error:
-            answer.append((None, error))
-        finally:
-            bell.set()
-
-    job.call_on_loop(partial(run))
+    job.call_on_loop(partial(awaited, outcome, timeout, answer, bell))
     with job.engine.pool.sleeping():
         bell.wait()
     result, error = answer[0]
-    if isinstance(error, (asyncio.TimeoutError, asyncio.CancelledError)) and timeout is not None:
-        raise StepTimeoutError(f"the step's function ran longer than its timeout of {timeout:g} seconds") from error
     if error is not None:
         raise error
     return result

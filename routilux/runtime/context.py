@@ -217,8 +217,8 @@ class AsyncContext(HandlerContext[State]):
 
     ``AsyncContext[Model]`` tells type checkers what ``state`` is.
 
-    It is used as a `Context` is, except that ``store``, ``step``, ``resource`` and ``flush`` are awaited. Its operations belong
-    to the task that the handler runs in: in tasks that the handler makes, they raise `ContextError`.
+    It is used as a `Context` is, except that ``store``, ``step``, ``resource`` and ``flush`` are awaited. Its
+    operations belong to the task that the handler runs in: in tasks that the handler makes, they raise `ContextError`.
     """
 
     __slots__ = ()

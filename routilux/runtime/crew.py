@@ -2,10 +2,10 @@
 
 All that is here changes under the job's lock. A thread that works for the job is in ``crew``; a thread inside
 ``execute`` or ``wait`` that finds nothing to do is in ``idle``. One that waits inside an ``emit`` for others to shorten
-the queue is in ``pressed``, a task that waits for the same in ``easing``. Each of these sleeps on a bell of its own,
-and whoever changes what it waits for rings it. Handlers
-that pause between two attempts of a step are in ``sleepers``, coroutines that wait inside their turns in ``asleep``. Coroutine handlers are in ``tasks`` while they run on the event loop,
-and their activations in ``begun`` before, if a thread of the crew has begun them.
+the queue is in ``pressed``, a task that waits for the same in ``easing``. Handlers that pause between two attempts of
+a step are in ``sleepers``, coroutines that wait inside their turns in ``asleep``. Each of these sleeps on a bell of its
+own, and whoever changes what it waits for rings it. Coroutine handlers are in ``tasks`` while they run on the event
+loop, and their activations in ``begun`` before, if a thread of the crew has begun them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ..errors import ExecutionError
 from ..routine.scope import current
 from .audience import Notice
 from .bells import Bell
-from .threads import SharedThreads
 from .gate import Gate
+from .threads import SharedThreads
 
 
 class Hooks(NamedTuple):
     """What a job has done by modules that know jobs.
 
-    ``turn``: makes the turns that threads take. ``assist``: what a worker thread does when the job asks for one. ``serve``: has the event loop start the coroutine
-    handlers that may start. ``make_loop`` makes an event loop. ``wait``: how a thread waits for the job to end, with a time limit in seconds or None, and
-    tells whether it has. ``tell``: tells those who listen what happens. ``on_rest``: called, under the lock, when the
-    job has come to rest.
+    ``turn``: makes the turns that threads take. ``assist``: what a worker thread does when the job asks for one.
+    ``serve``: has the event loop start the coroutine handlers that may start. ``make_loop``: makes an event loop.
+    ``wait``: how a thread waits for the job to end, with a time limit in seconds or None, and tells whether it has.
+    ``tell``: tells those who listen what happens. ``on_rest``: called, under the lock, when the job has come to rest.
     """
 
     turn: Callable[[Any, Mailbox], Any]

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..core.job_record import Mailbox
 from ..routine.scope import Scope, current
-from .threads import on_event_loop
 from .holding import refuse_inside, refuse_on_loop
 from .job import Job
+from .threads import on_event_loop
 
 
 def serve(job: Job) -> None:

@@ -34,17 +34,16 @@ class Durable(Committing):
     set when the handler is left because it waits, ``refused`` when a commit was refused, which fails the activation.
     """
 
-    __slots__ = ()
     job: DurableJob
     gathered: Gathering
     points: list[Point]
     place: int
-    names: set[str]
     waits_for: tuple[str, Wait] | None
     refused: Exception | None
     copied: dict[str, Any]
     copy_noted: set[str]
     edit_base: dict[str, Any]
+    error: BaseException | None
 
     def begin(self, activation: Activation) -> None:
         """Make ready for an activation."""
@@ -52,7 +51,6 @@ class Durable(Committing):
         self.gathered = Gathering()
         self.points = self.record.points.get(activation.delivery.id, [])[:]
         self.place = 0
-        self.names = set()
         self.waits_for = None
         self.refused = None
         self.copied = {}

@@ -15,7 +15,6 @@ from typing import Any
 from ..core.commits import answered, published, status_after
 from ..core.copying import copy_value
 from ..core.job_record import Activation, JobRecord
-from ..core.machine import logged, wrote
 from ..core.points import Answered, Committed, DurableFact, Noted, Published
 from ..core.records import (
     Cancelled,
@@ -43,8 +42,8 @@ from ..store.values import Writer
 from .audience import FAILED_ATTEMPT, audience
 from .crew import Hooks
 from .describing import describe
-from .threads import SharedThreads
 from .job import Job
+from .threads import SharedThreads
 
 LEAST_BEFORE_SNAPSHOT = 256 * 1024  # bytes of journal; and never less than the last snapshot had
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between attempts to reach a store
@@ -89,7 +88,7 @@ class DurableJob(Job):
         self._sizes = {key: size_of(key, value) for key, value in record.shared.items()}
         self._size = sum(self._sizes.values())
 
-    # --- values -------------------------------------------------------------------------------------------------------
+    # --- values ------------------------------------------------------------------------------------------------------
 
     def writer(self) -> Writer:
         """Return what turns values into JSON."""
@@ -103,7 +102,7 @@ class DurableJob(Job):
         """Return a new value with this JSON form."""
         return Reader(self.subject, self.flow.known_types, None).value(form, what)
 
-    # --- keeping facts; the caller holds `commits` ----------------------------------------------------------------------
+    # --- keeping facts; the caller holds `commits` -------------------------------------------------------------------
 
     def check_going(self) -> None:
         """Raise what made the job halt in this process, if something has."""
@@ -184,7 +183,7 @@ class DurableJob(Job):
             return not self.crew and not self.tasks
         return super().at_rest
 
-    # --- who hears of it ----------------------------------------------------------------------------------------------
+    # --- who hears of it ---------------------------------------------------------------------------------------------
 
     def note_committed(self, fact: Committed, activation: Activation, result: Any) -> None:
         """Have listeners told of a commit, soon. The caller holds the lock."""
@@ -193,8 +192,10 @@ class DurableJob(Job):
             for event, data, isolate, later in fact.batch.emissions:
                 made = (delivery, event, data, isolate)
                 self.note(Deferred(*made) if later else Emitted(*made, fact.at), activation)
-            for each in (*fact.batch.writes, *fact.batch.log):
-                self.note(each, activation)
+            for write in fact.batch.writes:
+                self.note(write)
+            for entry in fact.batch.log:
+                self.note(entry, activation)
         if audience.hears(10) or self.flow.output_handlers:
             for output in fact.batch.outputs:
                 self.note(output, activation)
@@ -212,7 +213,7 @@ class DurableJob(Job):
         with self.lock:
             self.interrupt, self.interrupt_thread = error, threading.get_ident()
 
-    # --- what handlers wait for -----------------------------------------------------------------------------------------
+    # --- what handlers wait for --------------------------------------------------------------------------------------
 
     def publish(self, fact: Published) -> None:
         """Give an event to the job. Raises StoreError when it cannot be kept."""
@@ -242,7 +243,7 @@ class DurableJob(Job):
                 self.keep(Noted(message))
                 self.record.inbox = message
 
-    # --- its life -------------------------------------------------------------------------------------------------------
+    # --- its life ----------------------------------------------------------------------------------------------------
 
     def _where(self) -> str:
         return f"flow {self.plan.flow_id!r}: job {self.record.job_id!r}"
@@ -310,7 +311,7 @@ class DurableJob(Job):
                     each,
                 )
 
-    # --- writes from outside handlers -----------------------------------------------------------------------------------
+    # --- writes from outside handlers --------------------------------------------------------------------------------
 
     def fail_as_poison(self, error: BaseException) -> None:
         """Fail the job without running it."""
@@ -325,6 +326,4 @@ class DurableJob(Job):
         """Keep what is written to the job while it does not run, and put it into the record."""
         with self.commits:
             self.keep(fact)
-            with self.lock:
-                (wrote if isinstance(fact, Wrote) else logged)(self.record, *fact)  # type: ignore[arg-type]
-
+            super().write_outside(fact)

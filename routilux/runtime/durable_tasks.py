@@ -1,6 +1,6 @@
 """Turns of durable jobs on the event loop.
 
-A commit may take as long as the disk does, so that it is made on a thread while the handler awaits it; the loop goes on.
+A commit may take as long as the disk does, so it is made on a thread while the handler awaits it; the loop goes on.
 """
 
 from __future__ import annotations
@@ -10,28 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.job_record import Activation
-from ..errors import StoreError
 from .drafts import EditDraft
 from .durable import Durable
 from .durable_job import DurableJob
 from .event_loop import EventLoop, LoopBell
 from .steps import Do, Effect, Halt
-from .task_turn import TaskTurn
+from .task_turn import TaskTurn, start_tasks
+
+__all__ = ["DurableTaskTurn", "start_tasks"]
 
 
 class DurableTaskTurn(Durable, TaskTurn):
     """One attempt of a coroutine handler of a durable job."""
-
-    __slots__ = (
-        "copied",
-        "copy_noted",
-        "edit_base",
-        "gathered",
-        "place",
-        "points",
-        "refused",
-        "waits_for",
-    )
 
     def __init__(self, job: DurableJob, activation: Activation, event_loop: EventLoop) -> None:
         super().__init__(job, activation, event_loop)
@@ -69,7 +59,7 @@ class DurableTaskTurn(Durable, TaskTurn):
             await self.in_thread(lambda: self.commit_merge(slot, activation))
         return self.arguments(slot, activation)
 
-    async def finish(self, activation: Activation, error: BaseException | None) -> None:
+    async def end_attempt(self, activation: Activation, error: BaseException | None) -> None:
         """Commit the end of the attempt, or its wait."""
         if self.state_used and self.waits_for is None:
             error = self.commit_changes(error)
@@ -84,9 +74,8 @@ class DurableTaskTurn(Durable, TaskTurn):
             if not over:
                 await self.in_thread(lambda: self.conclude(activation, error, at))
         except Exception as refused:
-            if not isinstance(refused, StoreError) and job.halted is None:
-                if self.record.running.get(activation.delivery.id) is activation:
-                    raise
+            if job.halted is None and self.record.running.get(activation.delivery.id) is activation:
+                raise refused
         with job.lock:
             self.following(False)
         job.tell()

@@ -6,7 +6,6 @@ from typing import Any
 
 from ..core.job_record import Activation, Mailbox
 from ..core.plan import SlotPlan
-from ..errors import StoreError
 from ..routine.scope import current
 from .drafts import EditDraft
 from .durable import Durable
@@ -17,18 +16,6 @@ from .turn import BATCH, Turn
 
 class DurableTurn(Durable, Turn):
     """One thread's stay with one mailbox of a durable job. `run` takes up to ``BATCH`` turns for it."""
-
-    __slots__ = (
-        "copied",
-        "copy_noted",
-        "edit_base",
-        "gathered",
-        "place",
-        "points",
-        "refused",
-        "spoiled",
-        "waits_for",
-    )
 
     def __init__(self, job: DurableJob, mailbox: Mailbox, depth: int = 0) -> None:
         super().__init__(job, mailbox, depth)
@@ -55,9 +42,8 @@ class DurableTurn(Durable, Turn):
                 try:
                     self.conclude(activation, error, at)
                 except Exception as refused:
-                    if not isinstance(refused, StoreError) and job.halted is None:
-                        if self.record.running.get(activation.delivery.id) is activation:
-                            raise
+                    if job.halted is None and self.record.running.get(activation.delivery.id) is activation:
+                        raise refused
                 error = None
                 left -= 1
                 with job.lock:
@@ -74,7 +60,7 @@ class DurableTurn(Durable, Turn):
         self.routine = slot.node.routine
         self.activation = activation
         self.begin(activation)
-        self.error: BaseException | None = None
+        self.error = None
         try:
             if slot.direct and not activation.isolate and slot.merge == "override":
                 slot.binding.handler(**activation.payload)

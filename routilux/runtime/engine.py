@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -11,15 +11,12 @@ from pydantic import BaseModel
 
 from ..core.numbers import real, whole
 from ..core.status import JobStatus
-from ..errors import DeclarationError, ExecutionError, RecoveryError, RoutiluxError, StoreError, known_names
+from ..errors import DeclarationError, ExecutionError, known_names
 from ..store.base import FactStore, JobHead
 from .clock import Clock
 from .invoking import Invocable
 from .job_state import JobState
-from .keeping import Keeping
-from .serving import Serving
 from .threads import SharedThreads
-from .write_behind import WriteBehind
 
 DURABILITIES = ("sync", "async")
 MOST_WORKERS = 10_000
@@ -81,13 +78,15 @@ class Engine(SharedThreads):
         real(lease, "Engine: lease", 0.0, above=True)
         real(store_patience, "Engine: store_patience", 0.0)
         self.store = store
-        self.keeping: Keeping | None = None
-        self._behind: WriteBehind | None = None
+        self._behind: Any = None
         if store is not None:
+            # Most programs have no store, and need none of this.
+            from .keeping import Keeping, WriteBehind
+
             if durability == "async":
                 store = self._behind = WriteBehind(store, max_lag_records, max_lag_seconds)
             self.keeping = Keeping(self, store, lease, store_patience, detect_poison=detect_poison)
-        self._serving: Serving | None = None
+        self._serving: Any = None
         self._closed = False
 
     # --- flows --------------------------------------------------------------------------------------------------------
@@ -179,6 +178,8 @@ class Engine(SharedThreads):
         self._kept("serve()")
         with self._lock:
             if self._serving is None:
+                from .serving import Serving
+
                 self._serving = Serving(self)
         self._serving.run(stop)
 
@@ -201,7 +202,7 @@ class Engine(SharedThreads):
         """
         if not isinstance(topic, str) or not topic:
             raise ExecutionError(f"publish: a topic is a non-empty string, not {topic!r}")
-        return self._kept("publish()").publish(topic, payload, job_id)
+        return self._kept("publish()").publish(topic, payload, job_id)  # type: ignore[no-any-return]
 
     def get(self, job_id: str) -> JobState:
         """Return the state of a job in the store.
@@ -225,7 +226,7 @@ class Engine(SharedThreads):
         for each in statuses or ():
             if each not in list(JobStatus):
                 raise ExecutionError(f"jobs: unknown status {each!r}{known_names(each, list(JobStatus), 'statuses')}")
-        return keeping.store.heads(flow_id=flow_id, statuses=statuses)
+        return keeping.store.heads(flow_id=flow_id, statuses=statuses)  # type: ignore[no-any-return]
 
     def prune(self, *, older_than: timedelta | float = 0.0, keep: int | None = None) -> int:
         """Remove jobs that have ended from the store, and return how many.
@@ -238,7 +239,7 @@ class Engine(SharedThreads):
         age = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
         real(age, "prune: older_than", 0.0)
         before = keeping.now() - age if age else 0.0
-        return keeping.store.prune(("completed", "failed", "cancelled"), before, keep)
+        return keeping.store.prune(("completed", "failed", "cancelled"), before, keep)  # type: ignore[no-any-return]
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -278,7 +279,7 @@ class Engine(SharedThreads):
         if self._behind is not None:
             self._behind.flush()
 
-    def _kept(self, what: str) -> Keeping:
+    def _kept(self, what: str) -> Any:
         if self.keeping is None:
             raise ExecutionError(f"Engine: {what} needs a store: Engine(store=open_store('sqlite:///jobs.db'))")
         if self._closed:
@@ -298,6 +299,3 @@ def default_engine() -> Engine:
         if _default is None:
             _default = Engine()
         return _default
-
-
-_ = (Callable, RecoveryError, RoutiluxError, StoreError)

@@ -35,7 +35,8 @@ def invocation_of(target: Any, payload: Any, initial_state: Any, entry: str | No
     """Return what is to be started. Raises StepError for what is no flow and no workflow."""
     if isinstance(target, type) or not hasattr(target, "invocation"):
         raise StepError(f"only a Flow or a workflow can be invoked, not {target!r}")
-    return Invocation(*target.invocation(payload, entry), initial_state)
+    flow, entry_id, params = target.invocation(payload, entry)
+    return Invocation(flow, entry_id, params, initial_state)
 
 
 class ChildHandle:
@@ -111,7 +112,7 @@ def as_mapping(result: Any) -> Any:
     if made is None:
         made = _mapping_classes[kind] = type(kind.__name__, (_Unpacking, kind), {"__module__": kind.__module__})
         made.__qualname__ = kind.__qualname__
-    new = made.__new__(made)
+    new: Any = object.__new__(made)
     for name in ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__"):
         object.__setattr__(new, name, getattr(result, name))
     return new
@@ -131,6 +132,6 @@ class _Unpacking:
 
     def __eq__(self, other: object) -> bool:
         kind = type(self).__mro__[2]
-        return isinstance(other, kind) and {**self} == dict(other)  # type: ignore[call-overload, no-any-return]
+        return isinstance(other, kind) and {**self} == dict(other)  # type: ignore[call-overload]
 
     __hash__ = None  # type: ignore[assignment]

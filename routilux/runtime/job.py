@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..core.copying import copy_payload, copy_value
 from ..core.commits import is_over
+from ..core.copying import copy_payload, copy_value
 from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
 from ..core.machine import cancelled, due, failed, given_up, inherited, logged, paused, resumed, started, woken, wrote
@@ -27,8 +27,8 @@ from .bells import Bell, ring
 from .crew import Crew, Hooks
 from .describing import describe
 from .edits import Edits
-from .threads import SharedThreads, here
 from .observation import Notices
+from .threads import SharedThreads, here
 from .timers import Timer
 
 

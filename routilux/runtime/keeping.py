@@ -1,8 +1,8 @@
 """The durable jobs of an engine: how they begin, are found again in the store, and end.
 
 The engine is an owner in the sense of `store.base`: its name tells which process it belongs to, so that another process
-on the same machine can see that it is dead. A job that runs here is owned by it; its lease is renewed by a thread for as
-long as the engine is open.
+on the same machine can see that it is dead. A job that runs here is owned by it; a thread renews its lease for as long
+as the engine is open.
 """
 
 from __future__ import annotations
@@ -12,37 +12,51 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic_core import to_json
 
 from ..core.commits import unfinished
+from ..core.fold import apply
 from ..core.job_record import JobRecord
 from ..core.points import Answered, Published
 from ..core.scheduling import list_waiting
 from ..core.status import JobStatus
 from ..errors import ExecutionError, PoisonError, RecoveryError, RoutiluxError, StaleWriterError, StoreError
+from ..graph.compatibility import differences, fingerprint, shape_of
 from ..store.base import Claimed, FactStore, Inbox, JobHead
-from ..store.documents import Document, read_document, snapshot_document
+from ..store.documents import read_snapshot, recovered, snapshot_document
 from ..store.fact_reading import FactReader
 from ..store.journal import Journal, open_journal
 from ..store.known_types import KnownTypes
+from ..store.reading import Reader
+from ..store.record_writing import snapshot as copy_of_record
 from ..store.values import Writer
+from .crew import Hooks
+from .dispatcher import make_loop
 from .durable_job import DurableJob
+from .durable_turn import DurableTurn
+from .foreign_job import ForeignJob
 from .invoking import answer_of
 from .job import Job
 from .processes import is_dead, owner_name
+from .write_behind import WriteBehind
+
+__all__ = ["Keeping", "WriteBehind"]
 
 UNFINISHED = ("pending", "running", "waiting", "paused")
 FATAL_DEATHS = 3  # after one death fewer a job is run alone
 
 
 class Loaded(NamedTuple):
-    """A job as the store has it."""
+    """A job as the store has it. ``shape`` is that of its flow when the last snapshot was made."""
 
     record: JobRecord
     journal: Journal
-    document: Document
+    origin: str
+    shape: dict[str, Any]
 
 
 class Keeping:
@@ -56,9 +70,7 @@ class Keeping:
         detect_poison: whether jobs that take their processes with them are set apart.
     """
 
-    def __init__(
-        self, engine: Any, store: FactStore, lease: float, patience: float, *, detect_poison: bool
-    ) -> None:
+    def __init__(self, engine: Any, store: FactStore, lease: float, patience: float, *, detect_poison: bool) -> None:
         self.engine = engine
         self.store = store
         self.lease = lease
@@ -107,40 +119,80 @@ class Keeping:
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
-    def begin(self, flow: Any, record: JobRecord, make: Any, origin: str, owned: bool = True) -> DurableJob | None:
-        """Keep a new record, which has been started, and return its job; None when there is such a job already.
+    def begin(self, flow: Any, record: JobRecord, owned: bool) -> Job:
+        """Keep a new record, which has been started, and return its job; or the job with this id that there is.
 
-        With ``owned`` False the job is left to whoever claims it, and is not to be run here.
+        With ``owned`` False the job is left to whoever claims it, and does not run here.
+
+        Raises ExecutionError when there is such a job, and it began with something else.
         """
         self.check_process()
-        if owned:
-            self._claim_nothing()
+        self.engine.register(flow)
+        if owned and self._renewing is None:
+            self.claim([])
         now = self.now()
         owner = self.owner if owned else None
         head = JobHead(record.job_id, flow.flow_id, str(record.status), now, now, owner, 1 if owned else 0)
         journal = Journal(self.store, record.job_id, head.epoch)
-        document = snapshot_document(flow, record, flow.known_types, origin)
+        origin = _origin(record)
         try:
-            journal.append([document], head)
+            journal.append([self._document(flow, record, origin)], head)
         except StaleWriterError:
-            return None
-        return self.adopt(flow, record, make, journal, head, origin)
+            return self._existing(flow, record.job_id, origin)
+        if not owned:
+            return self._elsewhere(flow, record)
+        job = self.adopt(flow, record, journal, head, origin)
+        self.hold(job)
+        return job
 
-    def _claim_nothing(self) -> None:
-        if self._renewing is None:
-            self.claim([])
+    def _existing(self, flow: Any, job_id: str, origin: str) -> Job:
+        where = f"flow {flow.flow_id!r}: job {job_id!r}"
+        head = self.head_of(job_id)
+        if head.flow_id != flow.flow_id:
+            raise ExecutionError(f"{where}: there is a job with this id already, of flow {head.flow_id!r}")
+        loaded = self.load(flow, head, allow_changes=True)
+        if loaded.origin != origin:
+            raise ExecutionError(
+                f"{where} was started before, with another payload, entry or initial state; give the new job an id of "
+                f"its own, or start it with what it was started with to get its state"
+            )
+        live = self.held.get(job_id)
+        return live if live is not None else self._elsewhere(flow, loaded.record)
 
-    def adopt(
-        self, flow: Any, record: JobRecord, make: Any, journal: Journal, head: JobHead, origin: str
-    ) -> DurableJob:
+    def _document(self, flow: Any, record: JobRecord, origin: str) -> bytes:
+        values = Writer(f"flow {flow.flow_id!r}: job {record.job_id!r}", flow.known_types, None)
+        return snapshot_document(record, values, flow.version, shape_of(flow.plan()), origin)
+
+    def adopt(self, flow: Any, record: JobRecord, journal: Journal, head: JobHead, origin: str) -> DurableJob:
         """Return the job of a record whose journal is open."""
 
         def snapshot(job: Job) -> bytes:
-            return snapshot_document(flow, job.record, flow.known_types, origin, job.lock)
+            with job.lock:
+                copied = copy_of_record(job.record)
+            return self._document(flow, copied, origin)
 
-        job: DurableJob = make(
-            record, journal=journal, head=head, snapshot=snapshot, patience=self.patience
+        def hooks(used: Hooks) -> Hooks:
+            def rested(job: Any) -> None:
+                used.on_rest(job)
+                self.rested(job)
+
+            return used._replace(turn=DurableTurn, serve=serve, on_rest=rested)
+
+        job: DurableJob = flow._jobs.job_for(
+            record,
+            self.engine,
+            DurableJob,
+            hooks,
+            journal=journal,
+            head=head,
+            snapshot=snapshot,
+            patience=self.patience,
         )
+        return job
+
+    def _elsewhere(self, flow: Any, record: JobRecord) -> Job:
+        """Return a job that does not run here."""
+        job: Job = flow._jobs.job_for(record, self.engine, ForeignJob)
         return job
 
     def hold(self, job: DurableJob) -> None:
@@ -195,34 +247,37 @@ class Keeping:
             StoreError: when the store cannot be read.
         """
         journal, snapshot, bodies = open_journal(self.store, head.job_id, head.epoch)
-        if snapshot is None:
-            snapshot, bodies = bodies[0], bodies[1:]
         clock = self.engine.clock
         epoch = clock.time_ns() - clock.monotonic_ns()
         name = f"flow {flow.flow_id!r}: job {head.job_id!r}"
-        document = read_document(snapshot, name, flow, epoch)
-        changes = document.changes(flow)
+        values = Reader(name, flow.known_types, None)
+        document = read_snapshot(snapshot, values)
+        changes = differences(document["shape"], shape_of(flow.plan()))
         if changes and not allow_changes:
             raise RecoveryError(
                 f"{name} was made by a flow that has changed since: {'; '.join(changes)}. Run it with the flow as it "
                 f"was, or allow the changes: engine.recover(allow_changes=True)"
             )
-        record = document.record
-        facts = FactReader(flow.plan(), document.slots, document.values, epoch)
+        if document["flow_version"] != flow.version and not allow_changes:
+            raise RecoveryError(
+                f"{name} was made by version {document['flow_version']!r} of the flow, and this is version "
+                f"{flow.version!r}; run it with that version, or allow it: engine.recover(allow_changes=True)"
+            )
+        found = recovered(document, flow.plan(), values, document["flow_version"], epoch, flow.history_limit)
+        facts = FactReader(flow.plan(), found.slots, values, epoch)
         for body in bodies:
-            document.apply(record, facts.read(body))
-        return Loaded(record, journal, document)
+            apply(found.record, facts.read(body))
+        return Loaded(found.record, journal, document["origin"], document["shape"])
 
-    def taken_up(self, flow: Any, claimed: Claimed, make: Any, *, allow_changes: bool = False) -> DurableJob:
+    def taken_up(self, flow: Any, claimed: Claimed, *, allow_changes: bool = False) -> DurableJob:
         """Return a job that was claimed, ready to go on where it was."""
-        head = claimed.head
-        loaded = self.load(flow, head, allow_changes=allow_changes)
+        loaded = self.load(flow, claimed.head, allow_changes=allow_changes)
         record = loaded.record
         unfinished(record)
         list_waiting(record)
-        job = self.adopt(flow, record, make, loaded.journal, head, loaded.document.origin)
-        if loaded.document.changes(flow):
-            with job.commits:
+        job = self.adopt(flow, record, loaded.journal, claimed.head, loaded.origin)
+        if fingerprint(loaded.shape) != fingerprint(shape_of(flow.plan())):
+            with job.commits:  # facts name slots as the last snapshot counts them
                 job.compact(now=True)
         return job
 
@@ -239,7 +294,7 @@ class Keeping:
         try:
             for each in claimed:
                 flow = self.flows[each.head.flow_id]
-                job = self.taken_up(flow, each, flow.durable_job(self.engine), allow_changes=allow_changes)
+                job = self.taken_up(flow, each, allow_changes=allow_changes)
                 taken.append((job, each.head.deaths))
         except RoutiluxError:
             self.store.let_go(self.owner, [each.head.job_id for each in claimed])
@@ -257,7 +312,7 @@ class Keeping:
 
     def go_on(self, job: DurableJob) -> None:
         """Let the handlers of a job that was taken up start."""
-        job.flow.jobs_of_flow().count(job)
+        job.flow._jobs.count(job)
         for activation in list(job.record.waiting.values()):
             for child in activation.wait.jobs if activation.wait is not None else ():
                 self._look_after(job, child)
@@ -303,8 +358,7 @@ class Keeping:
         """Return a job as the store has it, which does not run here."""
         flow = self.engine.flow_of(head.flow_id)
         loaded = self.load(flow, head, allow_changes=True)
-        job: Job = flow.foreign_job(self.engine, loaded.record)
-        return job
+        return self._elsewhere(flow, loaded.record)
 
     def refresh(self, job: Job) -> bool:
         """Bring the record of a job that runs elsewhere up to date; return whether it has ended."""
@@ -344,6 +398,10 @@ class Keeping:
         known = flow.known_types if flow is not None else lambda: KnownTypes(where)
         return Writer(where, known, None).value(payload, f"the event {topic!r}")
 
+    def tell(self, job_id: str, **what: Any) -> None:
+        """Ask something of a job that runs elsewhere."""
+        self.send([(job_id, message(**what))])
+
     def send(self, messages: list[tuple[str, bytes]]) -> None:
         """Send messages to jobs that run elsewhere. Raises StoreError when the store has no inbox."""
         store = self.engine.store
@@ -375,6 +433,22 @@ class Keeping:
                 "this engine belongs to the process that made it, and this is a child made by fork(): make a new "
                 "Engine, with a store opened anew, in the child"
             )
+
+
+def _origin(record: JobRecord) -> str:
+    """Return what tells two jobs apart that began with something else."""
+    waiting = next(iter(next(mailbox.queue for mailbox in record.mailboxes if mailbox.queue)))
+    began = [waiting.slot.routine_id, waiting.slot.name, waiting.payload, record.shared, record.routine_states]
+    form = to_json(began, fallback=repr, bytes_mode="base64", inf_nan_mode="constants")
+    return sha256(form).hexdigest()
+
+
+def serve(job: Any) -> None:
+    """Have the event loop start the coroutine handlers of a durable job that may start."""
+    from .durable_tasks import DurableTaskTurn, start_tasks
+
+    event_loop = job.engine.event_loop(make_loop)
+    event_loop.call(start_tasks, job, event_loop, DurableTaskTurn)
 
 
 def message(**parts: Any) -> bytes:

@@ -26,8 +26,8 @@ from ..routine.declaration import find
 from ..routine.resource import Factory
 from ..routine.scope import Scope, current
 from .bells import Bell
-from .threads import SharedThreads
 from .opening import belongs_on_loop, opened, opened_on_loop
+from .threads import SharedThreads
 
 
 class TaskBell(Bell, Protocol):

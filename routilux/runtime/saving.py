@@ -24,9 +24,9 @@ from ..store.reading import Reader
 from ..store.record_writing import snapshot
 from ..store.shapes import Shapes
 from ..store.values import Serializer, Writer
-from .threads import SharedThreads
 from .holding import refuse_handler, refuse_listener, refuse_on_loop, still
 from .job import Job
+from .threads import SharedThreads
 
 S = TypeVar("S", bound="Savable")
 

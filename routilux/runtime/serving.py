@@ -5,6 +5,7 @@ This is the only place where anything is looked at again and again, because noth
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
@@ -15,9 +16,10 @@ from ..core.points import Published
 from ..core.status import JobStatus
 from ..errors import RoutiluxError, StatusError, StoreError
 from ..store.base import Inbox, Message
-from .announcing_late import warn
 from .durable_job import DurableJob
+from .keeping import UNFINISHED
 
+logger = logging.getLogger("routilux")
 EVERY = 0.05  # seconds between two looks at the inbox
 ORPHANS_EVERY = 2.0  # seconds between two looks for jobs whose process has died
 
@@ -46,7 +48,7 @@ class Serving:
                         looked = time.monotonic()
                     self._read_messages()
                 except StoreError as error:
-                    warn(f"the store cannot be looked at for jobs and messages: {error}")
+                    logger.warning("the store cannot be looked at for jobs and messages: %s", error)
                 self._engine.closing.wait(EVERY)
         finally:
             with self._idle:
@@ -61,10 +63,9 @@ class Serving:
 
     def _take_orphans(self) -> None:
         keeping = self._keeping
-        owned = [head for head in keeping.store.heads(statuses=("pending", "running", "waiting", "paused"))]
         free = [
             head.job_id
-            for head in owned
+            for head in keeping.store.heads(statuses=UNFINISHED)
             if head.flow_id in keeping.flows and head.job_id not in keeping.held and head.job_id not in self._refused
         ]
         if free:
@@ -80,7 +81,7 @@ class Serving:
                     raise
                 except RoutiluxError as error:
                     self._refused.add(job_id)
-                    warn(str(error))
+                    logger.warning(str(error))
 
     def _read_messages(self) -> None:
         store = self._engine.store
@@ -99,7 +100,7 @@ class Serving:
                 except StoreError:
                     raise
                 except RoutiluxError as error:
-                    warn(f"a message to job {each.job_id!r} is of no use: {error}")
+                    logger.warning("a message to job %r is of no use: %s", each.job_id, error)
                 done.append(each.number)
         if done:
             store.discard(done)

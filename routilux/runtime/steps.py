@@ -228,7 +228,7 @@ def wait_for_event(turn: Stepping, name: str, topic: str, timeout: float | None)
 def invoke(turn: Stepping, name: str, invocation: Invocation) -> Work:
     """Start another job, and return a handle on it."""
     turn.name(name, f"step.invoke({name!r})")
-    where, key = turn.place_of(name)
+    _, key = turn.place_of(name)
     point = turn.reach("invoke", name)
     if point is None:
         yield Do(lambda: turn.commit("start", name, [key]))
@@ -304,7 +304,8 @@ def drive(turn: Any, work: Work) -> Any:
 
 
 def _drive(work: Work, effects: Callable[[Effect], Any]) -> Any:
-    send, argument = work.send, None
+    send: Any = work.send
+    argument: Any = None
     while True:
         try:
             effect = send(argument)
@@ -313,7 +314,7 @@ def _drive(work: Work, effects: Callable[[Effect], Any]) -> Any:
         try:
             send, argument = work.send, effects(effect)
         except BaseException as error:
-            send, argument = work.throw, error  # type: ignore[assignment]
+            send, argument = work.throw, error
 
 
 async def drive_async(turn: Any, work: Work) -> Any:

@@ -146,7 +146,7 @@ class TaskTurn(Committing):
             self.timer.cancel()
         try:
             if self.activation is not None:
-                await self.finish(activation, error)
+                await self.end_attempt(activation, error)
         except BaseException as broken:
             self.job.interrupted(broken)
         finally:
@@ -165,7 +165,7 @@ class TaskTurn(Committing):
         """Return the arguments of the handler."""
         return self.arguments(activation.slot, activation)
 
-    async def finish(self, activation: Activation, error: BaseException | None) -> None:
+    async def end_attempt(self, activation: Activation, error: BaseException | None) -> None:
         """Commit the end of the attempt."""
         job, record = self.job, self.record
         if self.state_used:

@@ -7,7 +7,6 @@ that what waits would be accepted by the store but for its owner having changed,
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -101,7 +100,7 @@ class WriteBehind:
                 self._writing = 0
                 self._changed.notify_all()
 
-    # --- the rest, after what waits -------------------------------------------------------------------------------------
+    # --- the rest, after what waits ----------------------------------------------------------------------------------
 
     def read(self, job_id: str) -> tuple[int, bytes | None, list[bytes]]:
         """See `FactStore.read`."""
@@ -166,6 +165,3 @@ def _joined(appends: Iterable[_Append]) -> list[_Append]:
         else:
             joined.append(each)
     return joined
-
-
-_ = time
