@@ -7,10 +7,9 @@ import threading
 from functools import partial
 from typing import Any
 
-from ..errors import StepTimeoutError
 from .helper import Helper
 from .job import Job
-from .steps import Call
+from .steps import Call, too_long
 
 
 def called(job: Job, call: Call) -> Any:
@@ -36,11 +35,6 @@ def called(job: Job, call: Call) -> Any:
     if running.error is not None:
         raise running.error
     return _awaited(job, outcome[0], call.timeout)
-
-
-def too_long(timeout: float) -> StepTimeoutError:
-    """Return the error of a function that took longer than it may."""
-    return StepTimeoutError(f"the step's function ran longer than its timeout of {timeout:g} seconds")
 
 
 def _awaited(job: Job, outcome: Any, timeout: float | None) -> Any:

@@ -295,6 +295,11 @@ def now_of(turn: Stepping) -> datetime:
     return utc(turn.job.now() + turn.job.record.epoch)
 
 
+def too_long(timeout: float) -> StepTimeoutError:
+    """Return the error of a function that took longer than it may."""
+    return StepTimeoutError(f"the step's function ran longer than its timeout of {timeout:g} seconds")
+
+
 # --- doing it -----------------------------------------------------------------------------------------------------
 
 

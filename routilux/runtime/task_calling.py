@@ -8,8 +8,7 @@ import threading
 from collections.abc import Awaitable
 from typing import Any
 
-from .calling import too_long
-from .steps import Call
+from .steps import Call, too_long
 
 
 async def called_in_task(call: Call) -> Any:
