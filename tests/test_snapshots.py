@@ -152,7 +152,7 @@ class Run:
         kind = self.pick(["end", "end", "merge", "start", "failure", "step", "wait", "wait", "edit", "flush", "retry"])
         name = self.pick(["one", "two"]) if kind in ("start", "failure", "step", "wait") else None
         began, batch, reads = self.tick(), self.batch(slot), (Read(None, "x", {"~": "tuple", "v": [1]}, 3),)
-        if self.record.closed:  # it may only end
+        if self.record.closed or (kind == "merge" and slot.merge == "override"):
             kind = "end"
         return Committed(delivery, slot.index, began, kind, name, self.outcome(kind, slot), batch, reads, self.tick())
 
