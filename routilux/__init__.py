@@ -14,10 +14,19 @@ from .errors import (
     LoadError,
     PathError,
     PayloadError,
+    PoisonError,
+    RecoveryError,
+    ReplayError,
     RoutiluxError,
     SaveError,
+    StaleWriterError,
     StateError,
     StatusError,
+    StepError,
+    StepExecutionError,
+    StepTimeoutError,
+    StoreError,
+    Suspend,
 )
 from .flow import Flow
 from .graph import Connection, Finding
@@ -26,9 +35,13 @@ from .runtime.async_store import AsyncStore
 from .runtime.clock import Clock
 from .runtime.context import AsyncContext, Context
 from .runtime.engine import Engine
+from .runtime.invoking import ChildHandle
 from .runtime.job_state import JobState
 from .runtime.reports import ExecutionRecord, Output, Performance
+from .runtime.step_faces import AsyncSteps, Steps
 from .runtime.store import Store
+from .store.base import FactStore, JobHead
+from .store.opening import open_store
 from .store.values import Serializer
 
 __version__ = version.VERSION
@@ -52,6 +65,13 @@ __all__ = [
     "Engine",
     "ExecutionContext",
     "Store",
+    # durable jobs
+    "AsyncSteps",
+    "ChildHandle",
+    "FactStore",
+    "JobHead",
+    "Steps",
+    "open_store",
     # looking at a job
     "ErrorRecord",
     "ExecutionRecord",
@@ -71,8 +91,17 @@ __all__ = [
     "LoadError",
     "PathError",
     "PayloadError",
+    "PoisonError",
+    "RecoveryError",
+    "ReplayError",
     "RoutiluxError",
     "SaveError",
+    "StaleWriterError",
     "StateError",
     "StatusError",
+    "StepError",
+    "StepExecutionError",
+    "StepTimeoutError",
+    "StoreError",
+    "Suspend",
 ]

@@ -52,6 +52,49 @@ class LoadError(ExecutionError):
     """What is to be loaded is no saved job, is damaged, or does not fit the flow."""
 
 
+class StepError(ExecutionError):
+    """A step, or a wait, is used in a way that cannot work."""
+
+
+class StepExecutionError(ExecutionError):
+    """A step has failed in all of its attempts.
+
+    Attributes:
+        step: the name of the step.
+        attempts: how often its function was called.
+        error: what is kept of the last exception, which is also the ``__cause__`` unless the step was replayed.
+    """
+
+    def __init__(self, message: str, step: str, attempts: int, error: object = None) -> None:
+        super().__init__(message)
+        self.step = step
+        self.attempts = attempts
+        self.error = error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.step, self.attempts, self.error)
+
+
+class StepTimeoutError(ExecutionError, TimeoutError):
+    """A step's function ran longer than its ``timeout``, or no event came in time."""
+
+
+class ReplayError(ExecutionError):
+    """A handler that ran again did not do what it had done before: it is not deterministic, or was changed."""
+
+
+class RecoveryError(ExecutionError):
+    """A job cannot go on, because its flow is not what it was."""
+
+
+class PoisonError(ExecutionError):
+    """A job took several processes with it, and is not run again by itself."""
+
+
+class Suspend(BaseException):
+    """Leaves a handler that waits; no error, and to be let pass. The handler runs again from its start later."""
+
+
 class StoreError(RoutiluxError):
     """A store cannot do what it is asked for: it is closed, full, locked, damaged, or has no such job."""
 

@@ -14,19 +14,23 @@ from .errors import DeclarationError, ExecutionError
 from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
-from .runtime.arguments import check_options
+from .runtime.arguments import check_options, payload_of
 from .runtime.dispatcher import rest, run_to_rest, wait
-from .runtime.engine import Engine, default_engine, on_event_loop
+from .runtime.engine import Engine, default_engine
 from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
+from .runtime.invoking import Invocation
+from .runtime.job import Job
 from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, new_id
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
 from .runtime.resources import Resources
 from .runtime.saving import as_document
+from .runtime.threads import SharedThreads, on_event_loop
 from .store import files
 from .store.files import StrPath
+from .store.reading import Reader
 from .store.values import Serializer
 
 DESCRIBED_OPTIONS = ("version", "execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
@@ -99,10 +103,12 @@ class Flow(Graph):
             self.schema.face = typed_face(self.schema)
         if engine is not None and not isinstance(engine, Engine):
             raise DeclarationError(f"{where}: engine must be an Engine, not {engine!r}")
-        self.engine = engine if engine is not None else default_engine()
+        self.engine: SharedThreads = engine if engine is not None else default_engine()
         self.output_handlers: list[OutputHandler] = []
         self.resources = Resources(self, self._factories)
         self._jobs = Jobs(self)
+        if self.engine.keeping is not None:
+            self.engine.register(self)
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -291,6 +297,61 @@ class Flow(Graph):
         made = output_handler(handler, f"flow {self.flow_id!r}")
         self.changing("add an output handler")
         self.output_handlers.append(made)
+
+    # --- as part of something larger ----------------------------------------------------------------------------
+
+    def invocation(self, payload: Any, entry: str | None = None) -> tuple[Flow, str, Mapping[str, Any]]:
+        """Return this flow, the routine that a job of it starts with, and the parameters of its first delivery.
+
+        Args:
+            payload: the parameters, a mapping with string keys, or None.
+            entry: the routine; by default the only one with a slot ``"trigger"``, else the only one there is.
+
+        Raises:
+            DeclarationError: when it is unclear where to start.
+        """
+        where = f"flow {self.flow_id!r}"
+        if entry is None:
+            found = [name for name, each in self.plan().nodes.items() if "trigger" in each.slots] or list(self.routines)
+            if len(found) != 1:
+                raise DeclarationError(f"{where}: name the routine to start with: entry=...; there are {found}")
+            entry = found[0]
+        return self, entry, payload_of(payload, where)
+
+    def submitted(
+        self,
+        engine: Engine,
+        entry_id: str,
+        params: Mapping[str, Any],
+        slot: str | None,
+        job_id: str | None,
+        session_id: str | None,
+        user_id: str | None,
+        initial_state: Mapping[str, Any] | BaseModel | None,
+    ) -> JobState:
+        """Put a job into an engine's store, for whoever serves it; see `Engine.submit`."""
+        new = NewJob(entry_id, params, slot, job_id, session_id, user_id, initial_state)
+        return JobState(self._jobs.new(new, engine=engine, owned=False))
+
+    def begin_child(self, parent: Job, invocation: Invocation, job_id: str) -> None:
+        """Start the job that a handler of another one has invoked, on worker threads, unless it was before."""
+        inherited = parent.record
+        new = NewJob(
+            invocation.entry,
+            invocation.params,
+            None,
+            job_id,
+            inherited.session_id,
+            inherited.user_id,
+            invocation.initial_state,
+        )
+        job = self._jobs.new(new, engine=parent.engine, parent=parent)
+        with job.lock:
+            job.call()
+
+    def decode(self, form: Any, what: str) -> Any:
+        """Return the value that a job of this flow has kept in this form."""
+        return Reader(f"flow {self.flow_id!r}", self.known_types, None).value(form, what)
 
     # --- saved jobs ---------------------------------------------------------------------------------------------
 

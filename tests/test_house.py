@@ -13,14 +13,27 @@ import pytest
 import routilux
 
 PACKAGE = Path(routilux.__file__).parent
-FLOORS = [{"errors"}, {"core", "signals"}, {"routine", "store"}, {"graph"}, {"runtime"}, {"flow"}]
-# The modules of our own are those that need asyncio, blinker or logging.
+FLOORS = [
+    {"errors"},
+    {"core", "signals"},
+    {"routine", "store"},
+    {"graph"},
+    {"runtime"},
+    {"flow"},
+    {"builtin", "cli", "ext", "testing", "workflow"},
+]
+# The modules of our own are those that need asyncio, blinker, logging or sqlite3, or that only durable jobs need.
 LATE_IMPORTS = {
     "networkx",
     "routilux.runtime.announcing",
+    "routilux.runtime.durable_tasks",
     "routilux.runtime.event_loop",
+    "routilux.runtime.keeping",
     "routilux.runtime.logs",
+    "routilux.runtime.serving",
+    "routilux.runtime.task_calling",
     "routilux.runtime.task_turn",
+    "routilux.store.sqlite",
 }
 MODULES = {
     "routilux"
@@ -126,7 +139,7 @@ def test_every_public_method_is_documented():
 
 
 def test_importing_does_not_import_what_is_slow_and_seldom_needed():
-    slow = {"networkx", "asyncio", "logging", "blinker"}
+    slow = {"networkx", "asyncio", "logging", "blinker", "sqlite3"}
     code = f"import sys, routilux; print(sorted({slow} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout == "[]\n"

@@ -27,8 +27,8 @@ from .machine import (
     woken,
     wrote,
 )
-from .points import Answered, Batch, Committed, Point, Published, Wait
-from .records import ErrorRecord
+from .points import Answered, Batch, Committed, Point, Published
+from .records import Cancelled, ErrorRecord, Failed, Paused, Resumed
 from .status import JobStatus
 
 
@@ -190,7 +190,7 @@ def is_over(record: JobRecord, activation: Activation, now: int) -> bool:
     if wait is None or (wait.due is not None and wait.due <= now):
         return True
     point = last_point(record, activation)
-    return point.form is not None if not wait.jobs else len(point.arrived) == len(set(wait.jobs))
+    return len(point.arrived) == len(set(wait.jobs)) if wait.jobs else point.form is not None
 
 
 # --- folding ------------------------------------------------------------------------------------------------------
@@ -245,7 +245,37 @@ def unfinished(record: JobRecord) -> None:
     record.open = record.status is JobStatus.RUNNING and not record.holds
 
 
-def wait_of(point: Point) -> Wait:
-    """Return what a point waited for."""
-    assert point.wait is not None
-    return point.wait
+# --- foresight ----------------------------------------------------------------------------------------------------
+
+
+def status_after(record: JobRecord, activation: Activation | None, fact: Any) -> JobStatus | None:
+    """Return the status that a job will have when a fact is in its record, None when it stays as it is."""
+    fixed = FIXED.get(type(fact))
+    if fixed is not None:
+        return fixed
+    if not isinstance(fact, Committed) or activation is None or record.closed:
+        return None
+    if fact.kind == "end":
+        _, _, _, _, stop, finish = fact.outcome
+        if stop:
+            return JobStatus.FAILED
+        if finish is not None and record.status is JobStatus.RUNNING:
+            return JobStatus.COMPLETED
+    if fact.kind not in ("end", "wait"):
+        return JobStatus.RUNNING if record.status is JobStatus.RUNNING else None
+    events = activation.slot.node.events
+    more = any(events[each.event].routes and not each.later for each in fact.batch.emissions)
+    if more or record.queued or len(record.running) > 1 or record.retrying or record.status is not JobStatus.RUNNING:
+        return JobStatus.RUNNING if record.status is JobStatus.RUNNING else None
+    if fact.kind == "wait" or record.waiting:
+        return JobStatus.WAITING
+    later = record.deferred or any(each.later for each in fact.batch.emissions)
+    return JobStatus.PAUSED if later else JobStatus.COMPLETED
+
+
+FIXED: dict[type, JobStatus] = {
+    Paused: JobStatus.PAUSED,
+    Resumed: JobStatus.RUNNING,
+    Cancelled: JobStatus.CANCELLED,
+    Failed: JobStatus.FAILED,
+}

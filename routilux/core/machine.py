@@ -212,7 +212,7 @@ def ended(
         return entry
     if error is not None:
         record.errors.append(error)
-    points = record.points.pop(activation.delivery.id, None)
+    points = record.points.pop(activation.delivery.id, None) if record.points else None
     if stop:
         if record.durable:  # what left at a point stays, and is not emitted again when the turn is
             record.stopped.append(activation.later(spent))

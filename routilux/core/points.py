@@ -33,15 +33,17 @@ class Batch(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What a turn read: the value, in its kept form, of a key of an area (see `Wrote`), and of which revision it was.
+    """What a turn read: a key of an area (see `Wrote`), and of which revision it was; a key of None is the whole area.
 
-    A key of None stands for the area as a whole: the value is the list of its keys then.
+    ``form`` is a list of the JSON form of the value, empty when there was none. ``source`` tells how it was read: by
+    a ``look``, through the working ``copy`` of the state, or in an ``edit``.
     """
 
     area: str | None
     key: str | None
-    form: Any
+    form: list[Any]
     revision: int
+    source: str
 
 
 class Wait(NamedTuple):

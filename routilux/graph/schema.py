@@ -212,7 +212,7 @@ def check_size(shared: dict[str, Any], most: int, where: str, known: int | None 
     """
     size = known
     if size is None:
-        size = sum(_size(value) + len(key) + 4 for key, value in shared.items())  # with quotes, a colon, a comma
+        size = sum(size_of(key, value) for key, value in shared.items())
     if size > most:
         raise StateError(
             f"{where}: the state takes {size:,} bytes as JSON, more than max_state_bytes={most:,}; keep large things "
@@ -220,8 +220,10 @@ def check_size(shared: dict[str, Any], most: int, where: str, known: int | None 
         )
 
 
-def _size(value: Any) -> int:
+def size_of(key: str, value: Any) -> int:
+    """Return how many bytes a key of the shared data and its value take as JSON, with quotes, a colon and a comma."""
     try:
-        return len(to_json(value, fallback=lambda unknown: None, bytes_mode="base64"))
+        size = len(to_json(value, fallback=lambda unknown: None, bytes_mode="base64"))
     except Exception:  # it contains itself, or a serializer of its own raises
-        return 0
+        size = 0
+    return size + len(key) + 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -35,6 +35,8 @@ class Graph:
         self._factories: dict[str, Factory] = {}
         self._plan: Plan | None = None
         self._types: dict[type, None] = {}
+        self._learned: dict[Any, None] = {}
+        self._known: KnownTypes | None = None
 
     @property
     def routines(self) -> Mapping[str, Routine]:
@@ -48,7 +50,7 @@ class Graph:
 
     def changing(self, what: str) -> None:
         """Note that the declaration is about to change: what was compiled from it no longer holds."""
-        self._plan = None
+        self._plan = self._known = None
 
     def add_routine(self, routine: Routine, routine_id: str | None = None) -> str:
         """Add a routine and return its id; by default the name of its class, numbered from the second on.
@@ -205,14 +207,25 @@ class Graph:
             DeclarationError: for anything else, and for two different classes of one qualified name.
         """
         self._types = check_types(types, f"flow {self.flow_id!r}", self._types)
+        self._known = None
+
+    def learn_types(self, annotations: Iterable[Any]) -> None:
+        """Let instances of the classes that annotations mention be saved, too, such as those of step functions."""
+        new = dict.fromkeys(each for each in annotations if each.__hash__ is not None)
+        if not new.keys() <= self._learned.keys():
+            self._learned.update(new)
+            self._known = None
 
     def known_types(self) -> KnownTypes:
         """Return the classes whose instances may be saved: those registered, and those that annotations mention."""
-        slots = [slot for routine in self._routines.values() for slot in declaration_of(routine).slots.values()]
-        annotations = [hint for slot in slots for hint in slot.binding.hints]
-        if self.schema is not None:
-            annotations.append(self.schema.model)
-        return KnownTypes(f"flow {self.flow_id!r}", self._types, annotations)
+        known = self._known
+        if known is None:
+            slots = [slot for routine in self._routines.values() for slot in declaration_of(routine).slots.values()]
+            annotations = [*(hint for slot in slots for hint in slot.binding.hints), *self._learned]
+            if self.schema is not None:
+                annotations.append(self.schema.model)
+            known = self._known = KnownTypes(f"flow {self.flow_id!r}", self._types, annotations)
+        return known
 
     def validate(self) -> list[Finding]:
         """Return what looks wrong with the graph, each a readable sentence; nothing when all is well.

@@ -209,6 +209,20 @@ def _globals_of(handler: Callable[..., Any]) -> dict[str, Any]:
     return getattr(inspect.unwrap(function), "__globals__", {})
 
 
+def returned_type(function: Callable[..., Any]) -> Any:
+    """Return the annotation of what a callable returns, resolved; None when it has none, or it cannot be resolved."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    noted = getattr(function, "__annotations__", {}).get("return")
+    if not isinstance(noted, str):
+        return noted
+    try:
+        holder = SimpleNamespace(__annotations__={"return": noted})
+        return typing.get_type_hints(holder, _globals_of(function), include_extras=True)["return"]
+    except Exception:  # an annotation is an expression, and may raise anything
+        return None
+
+
 def _validator(hint: Any, name: str, where: str) -> Validator:
     try:
         if isinstance(hint, _NO_TYPES):

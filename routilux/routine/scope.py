@@ -95,6 +95,9 @@ class Scope(Protocol):
     def log(self, entry: dict[str, Any]) -> None:
         """Append to the shared log."""
 
+    def own_log(self) -> list[Any]:
+        """Return what the turn has logged and not yet committed."""
+
     def commit_draft(self) -> None:
         """Write what the handler has changed in its working copy of the state."""
 

@@ -21,6 +21,9 @@ class Acting(StoreActing, Protocol):
     async def begin_edit_async(self, activation: Activation) -> EditDraft:
         """Become the only one that edits, and return the draft of the edit."""
 
+    async def end_edit_async(self, draft: EditDraft, *, keep: bool) -> None:
+        """Commit an edit, or drop it."""
+
 
 class AsyncStore:
     """The shared data of the job that a coroutine handler runs in. See `Store` for paths and errors."""
@@ -74,7 +77,7 @@ class AsyncEdit(PendingEdit):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(self._turn, keep=kind is None)
+        await self._turn.end_edit_async(self._ended(), keep=kind is None)
 
     def __enter__(self) -> NoReturn:
         raise StateError(f"{self._where()}: this is a coroutine handler: use '{self._usage}'")

@@ -24,3 +24,8 @@ class Clock:
 def utc(nanoseconds: int) -> datetime:
     """Return the aware datetime, to the microsecond, for nanoseconds since 1970."""
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+
+
+def nanoseconds(when: datetime) -> int:
+    """Return nanoseconds since 1970 for an aware datetime."""
+    return (when - _EPOCH) // timedelta(microseconds=1) * 1000

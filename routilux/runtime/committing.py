@@ -17,10 +17,10 @@ from ..routine.binding import Misfit, shortened
 from .audience import FAILED_ATTEMPT, audience
 from .describing import describe
 from .job import Job
-from .operations import Operations
+from .stepping import Stepping
 
 
-class Committing(Operations):
+class Committing(Stepping):
     """What turns on threads and turns on the event loop have in common.
 
     ``nested`` are the nanoseconds of the turn that were spent on, or waiting for, other handlers; they count neither

@@ -12,6 +12,7 @@ from ..routine.scope import ExecutionContext
 from .async_store import AsyncStore
 from .drafts import EditDraft
 from .job_state import JobState
+from .step_faces import AsyncSteps, Steps
 from .store import Acting as StoreActing
 from .store import Store
 
@@ -43,17 +44,17 @@ class Acting(StoreActing, Protocol):
 class ActingTask(Acting, Protocol):
     """A turn on the event loop, as far as a context knows it."""
 
-    def flushing(self) -> bool:
-        """Commit in-place changes, and return whether to `ease`."""
-
-    async def ease(self) -> None:
-        """Wait for room in the queue."""
+    async def flush_async(self) -> None:
+        """Commit in-place changes, and wait for room in the queue."""
 
     async def resource_async(self, name: str) -> Any:
         """Return a resource of the flow."""
 
     async def begin_edit_async(self, activation: Activation) -> EditDraft:
         """Become the only one that edits, and return the draft of the edit."""
+
+    async def end_edit_async(self, draft: EditDraft, *, keep: bool) -> None:
+        """Commit an edit, or drop it."""
 
 
 State = TypeVar("State", default=Any)
@@ -86,6 +87,16 @@ class HandlerContext(ExecutionContext, Generic[State]):
     def job_id(self) -> str:
         """The id of the job."""
         return self._turn.job.record.job_id
+
+    @property
+    def flow_id(self) -> str:
+        """The id of the flow."""
+        return self._turn.job.record.plan.flow_id
+
+    @property
+    def parent_job_id(self) -> str | None:
+        """The id of the job one of whose handlers has started this one."""
+        return self._turn.job.record.parent_job_id
 
     @property
     def routine_id(self) -> str:
@@ -170,6 +181,12 @@ class Context(HandlerContext[State]):
         self._check("store")
         return Store(self._turn, self._activation)
 
+    @property
+    def step(self) -> Steps:
+        """Steps whose outcome is recorded and never computed again, waits, and other jobs."""
+        self._check("step")
+        return Steps(self._turn)
+
     def resource(self, name: str) -> Any:
         """Return the resource that `Flow.add_resource` has added under this name; it is made if it is not yet.
 
@@ -200,8 +217,8 @@ class AsyncContext(HandlerContext[State]):
 
     ``AsyncContext[Model]`` tells type checkers what ``state`` is.
 
-    It is used as a `Context` is, except that ``store``, ``resource`` and ``flush`` are awaited. Its operations belong
-    to the task that the handler runs in: in tasks that the handler makes, they raise `ContextError`.
+    It is used as a `Context` is, except that ``store``, ``step``, ``resource`` and ``flush`` are awaited. Its
+    operations belong to the task that the handler runs in: in tasks that the handler makes, they raise `ContextError`.
     """
 
     __slots__ = ()
@@ -213,6 +230,12 @@ class AsyncContext(HandlerContext[State]):
         """The state by dotted paths, and atomic edits of it."""
         self._check("store")
         return AsyncStore(self._turn, self._activation)
+
+    @property
+    def step(self) -> AsyncSteps:
+        """Steps whose outcome is recorded and never computed again, waits, and other jobs."""
+        self._check("step")
+        return AsyncSteps(self._turn)
 
     async def resource(self, name: str) -> Any:
         """Return the resource that `Flow.add_resource` has added under this name; it is made if it is not yet.
@@ -233,5 +256,4 @@ class AsyncContext(HandlerContext[State]):
             ContextError: outside the handler's turn.
         """
         self._check("flush()")
-        if self._turn.flushing():
-            await self._turn.ease()
+        await self._turn.flush_async()

@@ -2,9 +2,10 @@
 
 All that is here changes under the job's lock. A thread that works for the job is in ``crew``; a thread inside
 ``execute`` or ``wait`` that finds nothing to do is in ``idle``. One that waits inside an ``emit`` for others to shorten
-the queue is in ``pressed``, a task that waits for the same in ``easing``. Each of these sleeps on a bell of its own,
-and whoever changes what it waits for rings it. Coroutine handlers are in ``tasks`` while they run on the event loop,
-and their activations in ``begun`` before, if a thread of the crew has begun them.
+the queue is in ``pressed``, a task that waits for the same in ``easing``. Handlers that pause between two attempts of
+a step are in ``sleepers``, coroutines that wait inside their turns in ``asleep``. Each of these sleeps on a bell of its
+own, and whoever changes what it waits for rings it. Coroutine handlers are in ``tasks`` while they run on the event
+loop, and their activations in ``begun`` before, if a thread of the crew has begun them.
 """
 
 from __future__ import annotations
@@ -20,21 +21,23 @@ from ..errors import ExecutionError
 from ..routine.scope import current
 from .audience import Notice
 from .bells import Bell
-from .engine import Engine
 from .gate import Gate
+from .threads import SharedThreads
 
 
 class Hooks(NamedTuple):
     """What a job has done by modules that know jobs.
 
-    ``assist``: what a worker thread does when the job asks for one. ``serve``: has the event loop start the coroutine
-    handlers that may start. ``wait``: how a thread waits for the job to end, with a time limit in seconds or None, and
-    tells whether it has. ``tell``: tells those who listen what happens. ``on_rest``: called, under the lock, when the
-    job has come to rest.
+    ``turn``: makes the turns that threads take. ``assist``: what a worker thread does when the job asks for one.
+    ``serve``: has the event loop start the coroutine handlers that may start. ``make_loop``: makes an event loop.
+    ``wait``: how a thread waits for the job to end, with a time limit in seconds or None, and tells whether it has.
+    ``tell``: tells those who listen what happens. ``on_rest``: called, under the lock, when the job has come to rest.
     """
 
+    turn: Callable[[Any, Mailbox], Any]
     assist: Callable[[Any], None]
     serve: Callable[[Any], None]
+    make_loop: Callable[[], Any]
     wait: Callable[[Any, float | None], bool]
     tell: Callable[[Notice], None]
     on_rest: Callable[[Any], None]
@@ -60,7 +63,7 @@ class Crew:
     """
 
     def __init__(
-        self, flow: Any, record: JobRecord, engine: Engine, max_workers: int, max_pending: int, hooks: Hooks
+        self, flow: Any, record: JobRecord, engine: SharedThreads, max_workers: int, max_pending: int, hooks: Hooks
     ) -> None:
         self.flow = flow
         self.record = record
@@ -76,12 +79,14 @@ class Crew:
         self.idle: list[Bell] = []
         self.pressed: list[Bell] = []
         self.easing: deque[Bell] = deque()
+        self.sleepers: list[Bell] = []
+        self.asleep: dict[int, Bell] = {}
         self.emitting = 0  # how many handlers are inside an emit, or a flush, for as long as the queue is full
         self.tasks: set[Task] = set()
         self.begun: deque[Activation] = deque()
         self.serving = False  # the event loop was asked to start what may start, and has not yet
         self.variables = callers_variables()
-        self._hooks = hooks
+        self.hooks = hooks
 
     # --- those who work; the caller holds the lock ------------------------------------------------------------------
 
@@ -100,6 +105,8 @@ class Crew:
             self.call()
         if not record.ready or not record.open:
             self.leave(thread)
+            if not record.open:
+                self.left()
             return None
         mailbox = record.ready.popleft()
         if record.ready:
@@ -111,6 +118,9 @@ class Crew:
         if thread in self.crew:
             self.crew.remove(thread)
             self.crew_size -= 1
+
+    def left(self) -> None:
+        """See to it that a thread has left the crew of a job in which no handler may start."""
 
     def call(self) -> None:
         """Have one more thread come to work, if one may and none is on its way already.
@@ -141,7 +151,7 @@ class Crew:
         if not self.serving:
             self.engine.attach(self.flow, self.flow.max_workers)
             try:
-                self._hooks.serve(self)
+                self.hooks.serve(self)
             except RuntimeError as error:
                 raise self._no_thread() from error
             self.serving = True
@@ -160,7 +170,7 @@ class Crew:
 
     def assist(self) -> None:
         """Work for the job on the calling worker thread."""
-        self._hooks.assist(self)
+        self.hooks.assist(self)
 
     def take_nested(self) -> Mailbox | None:
         """Return a ready mailbox for a thread that is inside an ``emit``; never one with a timeout."""

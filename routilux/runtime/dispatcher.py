@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import threading
 from _thread import get_ident
+from typing import Any
 
 from ..core.job_record import Mailbox
 from ..routine.scope import Scope, current
-from .engine import on_event_loop
 from .holding import refuse_inside, refuse_on_loop
 from .job import Job
-from .turn import Turn
+from .threads import on_event_loop
 
 
 def serve(job: Job) -> None:
     """Have the event loop start the coroutine handlers of a job that may start."""
     # asyncio is dear to import, and most programs have no coroutines
-    from .event_loop import EventLoop
-    from .task_turn import start_tasks
+    from .task_turn import TaskTurn, start_tasks
 
-    event_loop = job.engine.event_loop(EventLoop)
-    event_loop.call(start_tasks, job, event_loop)
+    event_loop = job.engine.event_loop(make_loop)
+    event_loop.call(start_tasks, job, event_loop, TaskTurn)
+
+
+def make_loop() -> Any:
+    """Return a new event loop."""
+    from .event_loop import EventLoop
+
+    return EventLoop()
 
 
 async def rest(job: Job, timeout: float | None) -> None:
@@ -54,6 +60,7 @@ async def rest(job: Job, timeout: float | None) -> None:
                 job.watchers.remove(bell)
     if job.interrupt is not None:
         raise job.interrupt
+    job.check_going()
 
 
 def run_to_rest(job: Job, timeout: float | None) -> None:
@@ -63,7 +70,9 @@ def run_to_rest(job: Job, timeout: float | None) -> None:
     recording it as the job's failure.
     """
     try:
-        if timeout is None:
+        if job.elsewhere is not None:
+            job.elsewhere(timeout)
+        elif timeout is None:
             lend(job)
         elif not watch(job, timeout):
             job.expire(timeout)
@@ -72,6 +81,7 @@ def run_to_rest(job: Job, timeout: float | None) -> None:
         raise
     if job.interrupt is not None:
         raise job.interrupt
+    job.check_going()
 
 
 def wait(job: Job, timeout: float | None) -> bool:
@@ -81,10 +91,13 @@ def wait(job: Job, timeout: float | None) -> bool:
     """
     refuse_inside(job, "wait()")
     refuse_on_loop("wait()")
-    if timeout is None:
+    if job.elsewhere is not None:
+        job.elsewhere(timeout)
+    elif timeout is None:
         lend(job)
     else:
         watch(job, timeout)
+    job.check_going()
     return job.at_rest and job.record.status.ended
 
 
@@ -183,7 +196,7 @@ def _assist(job: Job) -> None:
 def _take_turns(job: Job, mailbox: Mailbox) -> Mailbox | None:
     """Take a batch of turns; return the mailbox to go on with, None when the thread has left the crew."""
     try:
-        Turn(job, mailbox).run()
+        job.hooks.turn(job, mailbox).run()
     except BaseException as error:
         # Not a handler's exception, which the turn commits: an interrupt between two handlers, for instance.
         job.interrupted(error)

@@ -49,8 +49,8 @@ class EditOperations(StateOperations):
             draft = EditDraft(self, activation, {}, 0, self.schema)
             draft.face = face_of(draft)
             with self.job.lock:
-                self._still(activation)
-                draft.base, draft.since = self.values(), self.record.revision
+                self.still(activation)
+                draft.base, draft.since = self.edit_values(), self.record.revision
                 self.held_before = self.held
                 self.held = [*(self.held or ())]
                 self.editing = draft
@@ -60,27 +60,35 @@ class EditOperations(StateOperations):
             raise
         return draft
 
+    def edit_values(self) -> dict[str, Any]:
+        """Return the values that an edit begins with. The caller holds the lock."""
+        return self.values()
+
     def end_edit(self, draft: EditDraft, *, keep: bool) -> None:
         """Commit an edit and let its emissions leave; drop both unless it is kept, or when the commit is refused."""
+        try:
+            self.close_edit(draft, keep=keep)
+        finally:
+            self.job.edits.give(draft.activation)
+
+    def close_edit(self, draft: EditDraft, *, keep: bool) -> None:
+        """Do as `end_edit` does, without letting the next one edit."""
         activation = draft.activation
         if self.activation is not activation or not self.here() or self.editing is not draft:
-            self.job.edits.give(activation)
             raise self.too_late(activation)
         held, before = self.held or [], self.held_before
         self.editing = None
         self.held = before
-        try:
-            self._check_outside(activation, refuse=keep)
-            if keep:
-                self._commit_edit(draft)
-                if before is not None:
-                    self.held = held
-                elif held:
-                    with self.job.lock:
-                        self.check(activation)
-                        self.release(activation, held)
-        finally:
-            self.job.edits.give(activation)
+        self._check_outside(activation, refuse=keep)
+        if not keep:
+            return
+        self._commit_edit(draft)
+        if before is not None:
+            self.held = held
+        elif held:
+            with self.job.lock:
+                self.check(activation)
+                self.release(activation, held)
 
     def _commit_edit(self, draft: EditDraft) -> None:
         changed, removed = draft.changes(), tuple(draft.removed)

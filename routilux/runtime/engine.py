@@ -1,127 +1,291 @@
-"""What the flows of a process share: worker threads, timers and a clock."""
+"""The engine: what the flows of a process share, and, with a store, where their jobs survive it."""
 
 from __future__ import annotations
 
 import threading
-import weakref
-from _thread import start_new_thread
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
 
-from ..errors import DeclarationError
+from pydantic import BaseModel
+
+from ..core.numbers import real, whole
+from ..core.status import JobStatus
+from ..errors import DeclarationError, ExecutionError, known_names
+from ..store.base import FactStore, JobHead
 from .clock import Clock
-from .pool import WorkerPool
-from .timers import Timers
+from .invoking import Invocable
+from .job_state import JobState
+from .threads import SharedThreads
+
+DURABILITIES = ("sync", "async")
+MOST_WORKERS = 10_000
 
 
-class Loop(Protocol):
-    """The event loop, as far as an engine knows it. The module that has it imports asyncio, which is dear."""
-
-    def close(self) -> None:
-        """Let its thread end."""
-
-    def join(self) -> None:
-        """Wait for its thread to end."""
-
-
-class Here(threading.local):
-    """What is known of the calling thread. ``on_event_loop``: it is the thread of an event loop of some engine."""
-
-    on_event_loop = False
-
-
-here = Here()
-
-
-@contextmanager
-def on_event_loop() -> Iterator[None]:
-    """Have this thread known as one that runs an event loop, while the block runs."""
-    before, here.on_event_loop = here.on_event_loop, True
-    try:
-        yield
-    finally:
-        here.on_event_loop = before
-
-
-class Engine:
-    """Threads and time for any number of flows.
+class Engine(SharedThreads):
+    """Threads and time for any number of flows, and a store for their jobs.
 
     Flows use the engine of the process unless they are given one: ``Flow(engine=Engine())``. It has as many worker
     threads as the largest ``max_workers`` among the flows that use them, and one more with an event loop for all
     coroutine handlers. Threads are made on demand, and end when the last of those flows is shut down or garbage
     collected.
 
+    With a ``store``, the jobs of its flows are durable: everything that happens to them is in the store before anybody
+    sees it, and another engine with the same store can go on with them when this process has died.
+
     Args:
         clock: where time comes from; the computer's clock by default.
+        store: where jobs are kept, as `open_store` returns it; without one they live in memory.
+        max_workers: the most worker threads that it has, whatever its flows ask for.
+        durability: ``"sync"``: a handler's work is on the disk before what follows from it starts. ``"async"``: it is
+            written soon after, by a thread of its own; a crash loses at most the last ``max_lag_records`` commits,
+            and at most what was committed in the last ``max_lag_seconds``.
+        max_lag_records: how many commits may wait to be written under ``"async"``, before more of them wait.
+        max_lag_seconds: how long a commit may wait to be written under ``"async"``.
+        lease: for how many seconds jobs belong to this engine after it was last heard of, when its process cannot be
+            seen to be dead.
+        store_patience: for how many seconds a store that is full or locked is asked again, before what needs it fails.
+        detect_poison: whether a job that takes its process with it, twice in a row, is run alone the next time, and
+            fails with `PoisonError` when it does so again.
+
+    Raises:
+        DeclarationError: for an option that is out of range, or something that is no store.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        if clock is not None and not isinstance(clock, Clock):
-            raise DeclarationError(f"Engine: clock must be a Clock, not {clock!r}")
-        self.clock = clock if clock is not None else Clock()
-        self.pool = WorkerPool()
-        self.timers = Timers(self.clock)
-        self._lock = threading.Lock()
-        self._users: dict[weakref.ref[Any], int] = {}
-        self._given_up_helpers = 0
-        self._event_loop: Any = None
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        *,
+        store: FactStore | None = None,
+        max_workers: int | None = None,
+        durability: str = "sync",
+        max_lag_records: int = 1000,
+        max_lag_seconds: float = 0.05,
+        lease: float = 30.0,
+        store_patience: float = 10.0,
+        detect_poison: bool = True,
+    ) -> None:
+        super().__init__(clock)
+        if store is not None and not isinstance(store, FactStore):
+            raise DeclarationError(f"Engine: store must be what open_store() returns, or like it, not {store!r}")
+        if durability not in DURABILITIES:
+            hint = known_names(durability, DURABILITIES, "durabilities")
+            raise DeclarationError(f"Engine: unknown durability {durability!r}{hint}")
+        if max_workers is not None:
+            self.most_workers = whole(max_workers, "Engine: max_workers", 1, MOST_WORKERS)
+        whole(max_lag_records, "Engine: max_lag_records", 1)
+        real(max_lag_seconds, "Engine: max_lag_seconds", 0.0)
+        real(lease, "Engine: lease", 0.0, above=True)
+        real(store_patience, "Engine: store_patience", 0.0)
+        self.store = store
+        self._behind: Any = None
+        if store is not None:
+            # Most programs have no store, and need none of this.
+            from .keeping import Keeping, WriteBehind
 
-    @property
-    def given_up_threads(self) -> int:
-        """How many threads still run a handler whose time was up and that nobody waits for any more."""
+            if durability == "async":
+                store = self._behind = WriteBehind(store, max_lag_records, max_lag_seconds)
+            self.keeping = Keeping(self, store, lease, store_patience, detect_poison=detect_poison)
+        self._serving: Any = None
+        self._closed = False
+
+    # --- flows --------------------------------------------------------------------------------------------------------
+
+    def register(self, *flows: Any) -> None:
+        """Make flows, or workflows, known, so that jobs of theirs in the store can go on here.
+
+        A flow that is made with this engine is known already.
+
+        Raises:
+            DeclarationError: when another flow with this id is known.
+            ExecutionError: when the engine has no store.
+        """
+        keeping = self._kept("register()")
+        for each in flows:
+            flow = getattr(each, "flow", each)
+            known = keeping.flows.setdefault(flow.flow_id, flow)
+            if known is not flow:
+                raise DeclarationError(f"Engine: another flow {flow.flow_id!r} is registered already")
+
+    def flow_of(self, flow_id: str) -> Any:
+        """Return a flow that was registered. Raises ExecutionError when there is none with this id."""
+        flows = self._kept("this").flows
+        if flow_id not in flows:
+            hint = known_names(flow_id, flows, "flows")
+            raise ExecutionError(f"no flow {flow_id!r} is registered with this engine{hint}")
+        return flows[flow_id]
+
+    # --- jobs in the store --------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        flow: Invocable | str,
+        payload: Any = None,
+        *,
+        entry: str | None = None,
+        slot: str | None = None,
+        job_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        initial_state: Mapping[str, Any] | BaseModel | None = None,
+    ) -> JobState:
+        """Put a job into the store, for an engine that serves it, here or in another process; return its state at once.
+
+        Args:
+            flow: a flow, a workflow, or the id of a registered flow.
+            payload: the parameters of the first delivery, or the payload of a workflow.
+            entry: the routine to start with, when that is not clear.
+            slot: the slot that gets the first delivery.
+            job_id: an id for the job; when there is a job with this id, its state is returned.
+            session_id: handed to the handlers' contexts.
+            user_id: handed to the handlers' contexts.
+            initial_state: values of the shared data to begin with.
+
+        Raises:
+            ExecutionError: when the engine has no store or is closed, there is no such flow, or the job with this id
+                began with something else.
+            StoreError: when the store cannot take it.
+        """
+        self._kept("submit()")
+        target: Any = self.flow_of(flow) if isinstance(flow, str) else flow
+        found, entry_id, params = target.invocation(payload, entry)
+        return found.submitted(self, entry_id, params, slot, job_id, session_id, user_id, initial_state)  # type: ignore[no-any-return]
+
+    def recover(self, *, allow_changes: bool = False) -> list[JobState]:
+        """Go on with the jobs of registered flows that nobody runs, on worker threads; return their states.
+
+        Those are jobs whose process has died, and jobs that were submitted. A job that took its last two processes
+        with it runs when nothing else does; see ``detect_poison``.
+
+        Args:
+            allow_changes: go on also with jobs that were made by a flow that has changed since.
+
+        Raises:
+            RecoveryError: when flows have changed; nothing has been started then.
+            StoreError: when the store cannot be read.
+        """
+        keeping = self._kept("recover()")
+        return [JobState(job) for job in keeping.recover(allow_changes=allow_changes)]
+
+    def serve(self, stop: threading.Event | None = None) -> None:
+        """Take what was submitted, what others have left, and messages to the jobs, until the engine is closed.
+
+        Jobs run on worker threads. The store is looked at every 50 milliseconds.
+
+        Args:
+            stop: ends it, too, when it is set.
+        """
+        self._kept("serve()")
         with self._lock:
-            helpers = self._given_up_helpers
-        return helpers + self.pool.given_up
+            if self._serving is None:
+                from .serving import Serving
 
-    def attach(self, user: Any, max_workers: int) -> None:
-        """Let ``user`` (a flow) have jobs run on up to ``max_workers`` worker threads."""
-        key = weakref.ref(user, self._forget_later)
-        with self._lock:
-            if self._users.get(key) == max_workers:
-                return
-            self._users[key] = max_workers
-            limit = max(self._users.values())
-        self.pool.set_limit(limit)
+                self._serving = Serving(self)
+        self._serving.run(stop)
 
-    def release(self, user: Any) -> None:
-        """Let go of the threads for ``user``, and wait for them to end when it was the last user."""
-        event_loop: Loop | None = self._event_loop
-        self._forget(weakref.ref(user))
-        self.pool.join()
-        if event_loop is not None and self._event_loop is not event_loop:
-            event_loop.join()
+    def publish(self, topic: str, payload: Any = None, job_id: str | None = None) -> int:
+        """Publish an event, for which handlers wait with ``ctx.step.wait_for_event``.
 
-    def event_loop(self, make: Callable[[], Any]) -> Any:
-        """Return the event loop, made by ``make`` when there is none. Raises RuntimeError when that fails."""
-        with self._lock:
-            if self._event_loop is None:
-                self._event_loop = make()
-            return self._event_loop
+        Args:
+            topic: what the event is about.
+            payload: what the handlers are given; it must be JSON, or of a class that the flow knows.
+            job_id: the job that it is for, which keeps it when none of its handlers waits for it yet; without one, it
+                is for all that wait for it now.
 
-    def _forget(self, key: weakref.ref[Any]) -> None:
-        with self._lock:
-            if self._users.pop(key, None) is None:
-                return
-            limit = max(self._users.values(), default=0)
-            event_loop: Loop | None = None
-            if not self._users:
-                event_loop, self._event_loop = self._event_loop, None
-        self.pool.set_limit(limit)
-        if event_loop is not None:
-            event_loop.close()
+        Returns:
+            How many jobs it was given, or sent, to.
 
-    def _forget_later(self, key: weakref.ref[Any]) -> None:
-        # The garbage collector calls this in any thread at any point, also in one that holds a lock of ours.
-        try:
-            start_new_thread(self._forget, (key,))
-        except RuntimeError:  # the interpreter is shutting down, and takes the threads with it
-            pass
+        Raises:
+            ExecutionError: when the engine has no store, or there is no such job.
+            SaveError: when the payload cannot be kept.
+            StoreError: when the store cannot take it.
+        """
+        if not isinstance(topic, str) or not topic:
+            raise ExecutionError(f"publish: a topic is a non-empty string, not {topic!r}")
+        return self._kept("publish()").publish(topic, payload, job_id)  # type: ignore[no-any-return]
 
-    def count_given_up_helper(self, change: int) -> None:
-        """Note that a helper thread was given up (1), or has ended after all (-1)."""
-        with self._lock:
-            self._given_up_helpers += change
+    def get(self, job_id: str) -> JobState:
+        """Return the state of a job in the store.
+
+        That of a job that runs in another process is as it was when it was read, and can be waited for.
+
+        Raises:
+            ExecutionError: when there is no such job, or its flow is not registered.
+        """
+        return JobState(self._kept("get()").get(job_id))
+
+    def jobs(self, status: str | Iterable[str] | None = None, flow_id: str | None = None) -> list[JobHead]:
+        """Return what the store knows of its jobs at a glance, oldest first.
+
+        Args:
+            status: only those with this status, or one of these.
+            flow_id: only those of this flow.
+        """
+        keeping = self._kept("jobs()")
+        statuses = None if status is None else [status] if isinstance(status, str) else list(status)
+        for each in statuses or ():
+            if each not in list(JobStatus):
+                raise ExecutionError(f"jobs: unknown status {each!r}{known_names(each, list(JobStatus), 'statuses')}")
+        return keeping.store.heads(flow_id=flow_id, statuses=statuses)  # type: ignore[no-any-return]
+
+    def prune(self, *, older_than: timedelta | float = 0.0, keep: int | None = None) -> int:
+        """Remove jobs that have ended from the store, and return how many.
+
+        Args:
+            older_than: those that ended longer ago than this (a timedelta, or seconds).
+            keep: of the others, those that are not among the last so many.
+        """
+        keeping = self._kept("prune()")
+        age = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
+        real(age, "prune: older_than", 0.0)
+        before = keeping.now() - age if age else 0.0
+        return keeping.store.prune(("completed", "failed", "cancelled"), before, keep)  # type: ignore[no-any-return]
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Stop running jobs here, when their handlers have returned, and close the store.
+
+        Jobs that have not ended go on when an engine with the same store recovers them. A second call does nothing.
+
+        Args:
+            timeout: how many seconds to wait for handlers at the most; what they do afterwards is refused.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self.keeping is not None:
+            self.keeping.close(timeout)
+        self.closing.set()
+        if self._serving is not None:
+            self._serving.join()
+        if self.keeping is not None:
+            self.keeping.store.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    # --- how ----------------------------------------------------------------------------------------------------------
+
+    def moves(self, jobs: tuple[str, ...]) -> bool:
+        """Whether one of these jobs, for which another one waits, will go on by itself."""
+        return True if self.keeping is None else self.keeping.moves(jobs)
+
+    def flushed(self) -> None:
+        """Wait until everything that was committed is in the store. Raises StoreError when it could not be written."""
+        if self._behind is not None:
+            self._behind.flush()
+
+    def _kept(self, what: str) -> Any:
+        if self.keeping is None:
+            raise ExecutionError(f"Engine: {what} needs a store: Engine(store=open_store('sqlite:///jobs.db'))")
+        if self._closed:
+            raise ExecutionError(f"Engine: {what}: the engine is closed")
+        self.keeping.check_process()
+        return self.keeping
 
 
 _default: Engine | None = None

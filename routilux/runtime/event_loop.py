@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context as Variables
 from typing import Any
 
-from .engine import here
+from .threads import here
 
 
 class LoopBell:

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
 
-from .engine import Engine
+from .threads import SharedThreads
 
 
 class Call:
@@ -28,7 +28,7 @@ class Call:
 class Helper:
     """One thread that calls handlers for one turn. It ends when it is closed, or given up and free again."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: SharedThreads) -> None:
         self._engine = engine
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._given_up = False

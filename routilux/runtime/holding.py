@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 from ..errors import ContextError
 from ..routine.scope import Scope, current
-from .engine import here
 from .job import Job
+from .threads import here
 
 
 def refuse_inside(job: Job, what: str) -> None:

@@ -7,25 +7,28 @@ still, and waits for its handlers first, is in ``savers``. For the others see `c
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..core.copying import copy_payload
+from ..core.commits import is_over
+from ..core.copying import copy_payload, copy_value
 from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
-from ..core.machine import cancelled, due, failed, given_up, inherited, paused, resumed, started
+from ..core.machine import cancelled, due, failed, given_up, inherited, logged, paused, resumed, started, woken, wrote
 from ..core.plan import Plan, SlotPlan
-from ..core.records import Ended, Fact
+from ..core.records import Ended, Fact, Logged, Wrote
 from ..core.scheduling import hold
-from ..core.status import JobStatus
+from ..core.status import JobStatus, check_change
 from ..errors import ExecutionError, JobTimeoutError, StatusError
+from ..routine.binding import returned_type
 from .audience import FAILED_ATTEMPT, LEVELS, Notice, audience
 from .bells import Bell, ring
 from .crew import Crew, Hooks
 from .describing import describe
 from .edits import Edits
-from .engine import Engine, here
 from .observation import Notices
+from .threads import SharedThreads, here
 from .timers import Timer
 
 
@@ -42,7 +45,7 @@ class Job(Crew):
     """
 
     def __init__(
-        self, flow: Any, record: JobRecord, engine: Engine, max_workers: int, max_pending: int, hooks: Hooks
+        self, flow: Any, record: JobRecord, engine: SharedThreads, max_workers: int, max_pending: int, hooks: Hooks
     ) -> None:
         super().__init__(flow, record, engine, max_workers, max_pending, hooks)
         self.plan: Plan = record.plan
@@ -59,6 +62,9 @@ class Job(Crew):
         self.interrupt: BaseException | None = None
         self.interrupt_thread = 0
         self.timers: dict[int, Timer] = {}
+        self.halted: BaseException | None = None  # why it does not go on in this process, if it does not
+        self.elsewhere: Callable[[float | None], None] | None = None  # waits for it, if another process runs it
+        self.parent: Job | None = None
 
     def start(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool) -> None:
         """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""
@@ -69,7 +75,7 @@ class Job(Crew):
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job has ended, for ``timeout`` seconds at the most; return whether it has."""
-        return self._hooks.wait(self, timeout)
+        return self.hooks.wait(self, timeout)
 
     def settle(self) -> None:
         """Wake those who wait for what may just have happened. Called after every activation."""
@@ -79,11 +85,12 @@ class Job(Crew):
         if not record.open:
             ring(self.pressed)
             ring(self.easing)
+            ring(self.sleepers)
             if record.closed and not self.tasks_told:
                 self.tasks_told = True
                 self.cancel_tasks()
             self.note_status()
-            if not record.running:
+            if not record.running or self.halted is not None:
                 for saver in self.savers:
                     saver.set()
                 if self.at_rest:
@@ -102,7 +109,18 @@ class Job(Crew):
     @property
     def at_rest(self) -> bool:
         """Whether no handler runs and none will until somebody changes the job, and everybody has heard so."""
-        return self.record.at_rest and not self.notices.pending
+        record = self.record
+        if not record.at_rest or self.notices.pending:
+            return False
+        return record.status is not JobStatus.WAITING or not self.moves
+
+    @property
+    def moves(self) -> bool:
+        """Whether a waiting job will go on without anybody outside doing something, at some time."""
+        waits = [activation.wait for activation in self.record.waiting.values()]
+        return any(
+            self.engine.moves(wait.jobs) if wait.jobs else wait.topic is None for wait in waits if wait is not None
+        )
 
     def note(self, fact: Fact, activation: Activation | None = None, detail: Any = None) -> None:
         """Have listeners told of a fact, soon. The caller holds the lock, and tells after leaving it."""
@@ -157,14 +175,14 @@ class Job(Crew):
                     self._rest()
 
     def _rest(self) -> None:
-        if self.timers:
+        if self.timers and self.record.status is not JobStatus.WAITING:
             for timer in self.timers.values():
                 timer.cancel()
             self.timers.clear()
             self.engine.timers.prune()
         ring(self.idle)
         ring(self.watchers)
-        self._hooks.on_rest(self)
+        self.hooks.on_rest(self)
 
     # --- retries, pausing and going on --------------------------------------------------------------------------
 
@@ -177,11 +195,49 @@ class Job(Crew):
         except RuntimeError as error:
             self._fail(error)
 
-    def _plan_retries(self) -> None:
-        """Plan the retries whose time has come while no handler could start."""
+    def _plan_all(self) -> None:
+        """Plan what became due, or came, while no handler could start. The caller holds the lock."""
         for activation in self.record.retrying.values():
             if activation.delivery.id not in self.timers:
                 self.plan_retry(activation)
+        for activation in list(self.record.waiting.values()):
+            if activation.delivery.id not in self.timers:
+                self.plan_wake(activation)
+
+    def plan_wake(self, activation: Activation) -> None:
+        """Have an activation that waits go on when it may, now or later. The caller holds the lock."""
+        wait, now = activation.wait, self.now()
+        if is_over(self.record, activation, now):
+            self.wake(activation)
+        elif wait is not None and wait.due is not None:
+            key = activation.delivery.id
+            try:
+                self.timers[key] = self.engine.timers.after(
+                    (wait.due - now) / 1e9, partial(self._time_came, activation)
+                )
+            except RuntimeError as error:
+                self._fail(error)
+
+    def _time_came(self, activation: Activation) -> None:
+        with self.lock:
+            self.timers.pop(activation.delivery.id, None)
+            self.wake(activation)
+        self.tell()
+
+    def wake(self, activation: Activation | None) -> None:
+        """Let an activation go on, if it waits and handlers may start; else it does when they may again.
+
+        The caller holds the lock.
+        """
+        record = self.record
+        may_go_on = record.status in (JobStatus.RUNNING, JobStatus.WAITING) and not record.holds
+        if activation is not None and may_go_on and record.waiting.get(activation.delivery.id) is activation:
+            timer = self.timers.pop(activation.delivery.id, None)
+            if timer is not None:
+                timer.cancel()
+            woken(record, activation)
+            self.note_status()
+            self._go_on()
 
     def _retry(self, activation: Activation) -> None:
         with self.lock:
@@ -208,8 +264,8 @@ class Job(Crew):
             if saver in self.savers:
                 self.savers.remove(saver)
                 hold(self.record, len(self.savers))
-                if self.record.open:
-                    self._plan_retries()
+                if self.record.open or self.record.status is JobStatus.WAITING:
+                    self._plan_all()
                     self._go_on()
         self.tell()
 
@@ -219,6 +275,13 @@ class Job(Crew):
             self.call()
         except ExecutionError as error:
             self._fail(error)
+
+    def go_on(self) -> None:
+        """Let the handlers of a job that was taken up start, and what waits go on when it may."""
+        with self.lock:
+            self._plan_all()
+            self._go_on()
+        self.tell()
 
     def _go_on(self) -> None:
         self.call_or_fail()
@@ -238,21 +301,29 @@ class Job(Crew):
         """
         with self.lock:
             record = self.record
-            if record.status is JobStatus.FAILED and record.running:
-                raise StatusError(
-                    f"flow {self.plan.flow_id!r}: job {record.job_id!r} has failed, and {len(record.running)} of its "
-                    f"handlers still run; wait for them before it is resumed"
-                )
+            self.check_resumable()
             if record.status is JobStatus.FAILED:
                 self.begun.clear()  # they have been given up, and are among what runs again
             resumed(record, self.now())
             if record.open:
                 self.note_status()
             self.failure = self.interrupt = None
-            self._plan_retries()
+            self._plan_all()
             if not record.open:
                 self.settle()
         self.tell()
+
+    def check_resumable(self) -> None:
+        """Raise StatusError unless the job may be resumed."""
+        record = self.record
+        if record.status is JobStatus.FAILED and record.running:
+            raise StatusError(
+                f"flow {self.plan.flow_id!r}: job {record.job_id!r} has failed, and {len(record.running)} of its "
+                f"handlers still run; wait for them before it is resumed"
+            )
+        if record.status is JobStatus.WAITING:
+            raise StatusError(f"flow {self.plan.flow_id!r}: job {record.job_id!r} waits and cannot be resumed")
+        check_change(f"flow {self.plan.flow_id!r}: job {record.job_id!r}", record.status, JobStatus.RUNNING)
 
     def hand_down(self, record: JobRecord) -> None:
         """Give a new job's record a copy of this one's shared data and routine states."""
@@ -267,6 +338,67 @@ class Job(Crew):
             cancelled(self.record, reason, self.now())
             self.settle()
         self.tell()
+
+    def sleep(self, seconds: float) -> None:
+        """Pause a handler for so many seconds, or until the job has ended."""
+        end = self.now() + int(seconds * 1e9)
+        while not self.record.closed and self.halted is None:
+            left = (end - self.now()) / 1e9
+            if left <= 0:
+                return
+            bell = threading.Event()
+            with self.lock:
+                self.sleepers.append(bell)
+            with self.engine.pool.sleeping():
+                bell.wait(min(left, threading.TIMEOUT_MAX))
+            with self.lock:
+                if bell in self.sleepers:
+                    self.sleepers.remove(bell)
+
+    def left(self) -> None:
+        """See to it that a thread has left the crew of a job in which no handler may start."""
+        if self.halted is not None:
+            self.settle()
+
+    def check_going(self) -> None:
+        """Raise what made the job halt in this process, if something has."""
+        if self.halted is not None:
+            raise self.halted
+
+    # --- for steps ------------------------------------------------------------------------------------------------
+
+    def write_outside(self, fact: Wrote | Logged) -> None:
+        """Put what is written to the job while it does not run into the record."""
+        with self.lock:
+            if isinstance(fact, Wrote):
+                wrote(self.record, *fact)
+            else:
+                logged(self.record, *fact)
+
+    def learn(self, function: Any) -> None:
+        """Let what a step's function returns, according to its annotation, be saved."""
+        hint = getattr(function, "__annotations__", {}).get("return")
+        if hint is not None:
+            self.flow.learn_types([returned_type(function)])
+
+    def begin_child(self, invocation: Any, job_id: str) -> None:
+        """Start a job that one of this job's handlers has invoked, unless it was started before."""
+        invocation.flow.begin_child(self, invocation, job_id)
+
+    def call_on_loop(self, make: Callable[[], Any]) -> None:
+        """Run a coroutine, which does not raise, on the engine's event loop."""
+        self.engine.attach(self.flow, self.flow.max_workers)
+        self.engine.event_loop(self.hooks.make_loop).keep(make(), self.variables.copy())
+
+    def encode(self, value: Any, what: str) -> Any:
+        """Return the form in which a value is kept: a copy, in a job without a store."""
+        return copy_value(value)
+
+    def awaits(self, topic: str) -> bool:
+        """Whether one of its handlers waits for an event."""
+        with self.lock:
+            waits = [activation.wait for activation in self.record.waiting.values()]
+        return any(wait is not None and wait.topic == topic for wait in waits)
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Cancel the job, if it has not ended."""
@@ -322,6 +454,6 @@ class Job(Crew):
 
     def _fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""
-        if self.record.status is JobStatus.RUNNING:
+        if self.record.status in (JobStatus.RUNNING, JobStatus.WAITING):
             self.failure = error
             self._note_given_up(failed(self.record, describe(error), self.now()))

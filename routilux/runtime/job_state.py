@@ -9,7 +9,6 @@ from typing import Any, overload
 from ..core.copying import copy_payload, copy_value
 from ..core.history import Totals, add_up
 from ..core.listening import listening
-from ..core.machine import logged, wrote
 from ..core.numbers import seconds
 from ..core.records import ErrorRecord, Logged, Wrote
 from ..core.status import JobStatus
@@ -59,6 +58,11 @@ class JobState(Savable):
     def user_id(self) -> str | None:
         """The user that it was started for."""
         return self._record.user_id
+
+    @property
+    def parent_job_id(self) -> str | None:
+        """The job one of whose handlers has started this one."""
+        return self._record.parent_job_id
 
     @property
     def status(self) -> JobStatus:
@@ -179,7 +183,8 @@ class JobState(Savable):
         with self._job.lock:
             self._check_not_running()
             fact = Logged(entry, self._job.now())
-            logged(self._record, *fact)
+        self._job.write_outside(fact)
+        with self._job.lock:
             if listening.everything:
                 self._job.note(fact)
         if listening.everything:
@@ -189,8 +194,11 @@ class JobState(Savable):
         """Return copies of the log entries, in order; only those for which ``filter_func(entry)`` is true."""
         if filter_func is not None and not callable(filter_func):
             raise ExecutionError(f"get_shared_log: filter_func must be callable, not {filter_func!r}")
+        scope = self._scope()
         with self._job.lock:
             kept = self._record.log[:]
+        if scope is not None:
+            kept += scope.own_log()
         entries = [reports.log_entry(each, self._record.epoch) for each in kept]
         return entries if filter_func is None else [entry for entry in entries if filter_func(entry)]
 
@@ -314,7 +322,8 @@ class JobState(Savable):
             if area is None and schema is not None:
                 where = f"flow {self.flow_id!r}: job {self.job_id!r}"
                 values = schema.changed(self._record.shared, values, (), {}, where)
-            wrote(self._record, area, values)
+        self._job.write_outside(Wrote(area, values))
+        with self._job.lock:
             if listening.everything:
                 self._job.note(Wrote(area, values))
         if listening.everything:

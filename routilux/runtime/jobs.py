@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
+from ..core.commits import answered
 from ..core.copying import copy_payload, needs_copy
 from ..core.history import History
 from ..core.job_record import JobRecord
-from ..core.machine import wrote
+from ..core.machine import started, wrote
+from ..core.points import Answered
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StatusError
 from ..graph.schema import check_size, plain
 from ..store.values import Serializer
 from .arguments import job_id_of, payload_of, text_of
 from .crew import Hooks, callers_variables
-from .dispatcher import assist, serve, wait
+from .dispatcher import assist, make_loop, serve, wait
 from .holding import refuse_inside
+from .invoking import answer_of
 from .job import Job
 from .job_state import JobState
 from .saving import Keeper, load_record
 from .telling import tell
+from .threads import SharedThreads
+from .turn import Turn
 
 
 class Startable(Keeper, Protocol):
@@ -60,7 +66,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._shut_down = False
-        self._hooks = Hooks(assist, serve, wait, tell, self._at_rest)
+        self._hooks = Hooks(Turn, assist, serve, make_loop, wait, tell, self.at_rest)
 
     def running(self) -> list[Job]:
         """Return the jobs that run."""
@@ -89,9 +95,26 @@ class Jobs:
         refuse_inside(job, "execute()")
         return self.take_up(job_state)
 
-    def new(self, new: NewJob, previous: Job | None = None) -> Job:
-        """Return a new job that runs, though no thread has been asked to work for it yet."""
+    def new(
+        self,
+        new: NewJob,
+        previous: Job | None = None,
+        *,
+        engine: SharedThreads | None = None,
+        parent: Job | None = None,
+        owned: bool = True,
+    ) -> Job:
+        """Return a new job that runs, though no thread has been asked to work for it yet.
+
+        Args:
+            new: what to begin with.
+            previous: hands its shared data and routine states down.
+            engine: whose threads, and store, the job uses; the flow's by default.
+            parent: the job one of whose handlers starts it.
+            owned: whether it runs here; else it is put into the store for others.
+        """
         flow = self._flow
+        engine = flow.engine if engine is None else engine
         where = f"flow {flow.flow_id!r}"
         self._check_not_shut_down()
         slot_name = flow.entry_slot(new.entry_id, new.slot)
@@ -101,7 +124,7 @@ class Jobs:
             payload = copy_payload(params) if isolate else params
         except RecursionError as error:
             raise ExecutionError(f"{where}: entry_params are nested too deeply to be copied") from error
-        clock = flow.engine.clock
+        clock = engine.clock
         created = clock.monotonic_ns()
         record = JobRecord(
             plan=flow.plan(),
@@ -110,21 +133,39 @@ class Jobs:
             created=created,
             session_id=text_of(new.session_id, "session_id", where),
             user_id=text_of(new.user_id, "user_id", where),
+            parent_job_id=None if parent is None else parent.record.job_id,
+            durable=engine.keeping is not None,
             history=History(flow.history_limit),
         )
-        job = self.job_for(record)
         if previous is not None:
             previous.hand_down(record)
         self._begin_state(record, new.initial_state)
-        self._register(job)
-        job.start(record.plan.nodes[new.entry_id].slots[slot_name], payload, isolate)
+        entry = record.plan.nodes[new.entry_id].slots[slot_name]
+        if engine.keeping is not None:
+            started(record, entry, payload, isolate, clock.monotonic_ns())
+            kept: Job = engine.keeping.begin(flow, record, owned)
+            if owned and kept.elsewhere is None and not kept.record.status.ended:
+                self.count(kept)
+            return kept
+        job = self.job_for(record, engine)
+        job.parent = parent
+        self.count(job)
+        job.start(entry, payload, isolate)
         return job
 
-    def job_for(self, record: JobRecord) -> Job:
+    def job_for(
+        self,
+        record: JobRecord,
+        engine: SharedThreads | None = None,
+        make: Callable[..., Job] = Job,
+        hooks: Callable[[Hooks], Hooks] | None = None,
+        **more: Any,
+    ) -> Job:
         """Return a job around a record, with the options of the flow. It is not counted as running."""
         flow = self._flow
         workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
-        return Job(flow, record, flow.engine, workers, flow.max_pending, self._hooks)
+        used = self._hooks if hooks is None else hooks(self._hooks)
+        return make(flow, record, engine or flow.engine, workers, flow.max_pending, used, **more)
 
     def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
         """Put the initial state over what an earlier job has handed down, and check it."""
@@ -142,13 +183,13 @@ class Jobs:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet."""
         job = self.job_of(job_state)
         self._check_not_shut_down()
-        new = self._register(job)
+        new = self.count(job)
         job.variables = callers_variables()
         try:
             job.resume()
         except BaseException:
             if new:
-                self._at_rest(job)
+                self.at_rest(job)
             raise
         return job
 
@@ -168,7 +209,7 @@ class Jobs:
             raise ExecutionError(f"{where}: {job_state!r} is not a job of this flow{hint}")
         return job
 
-    def _register(self, job: Job) -> bool:
+    def count(self, job: Job) -> bool:
         """Count a job among those that run; return whether it was not."""
         with self._lock:
             self._check_not_shut_down()
@@ -182,10 +223,25 @@ class Jobs:
         if self._shut_down:
             raise ExecutionError(f"flow {self._flow.flow_id!r} was shut down and runs no more jobs; make a new Flow")
 
-    def _at_rest(self, job: Job) -> None:
+    def at_rest(self, job: Job) -> None:
+        """A job has come to rest, and counts as running no longer unless it waits. The caller holds the job's lock."""
+        if job.record.status is JobStatus.WAITING and job.halted is None:
+            return
+        if job.parent is not None and job.record.status.ended:
+            job.engine.committers.submit(partial(tell_parent, job, job.parent))
         with self._lock:
             if self._jobs.get(job.record.job_id) is job:
                 del self._jobs[job.record.job_id]
+
+
+def tell_parent(job: Job, parent: Job) -> None:
+    """Tell a job in memory how one that it waits for has ended."""
+    with parent.lock:
+        for delivery, activation in list(parent.record.waiting.items()):
+            if activation.wait is not None and job.record.job_id in activation.wait.jobs:
+                parent.wake(answered(parent.record, Answered(delivery, job.record.job_id, answer_of(job))))
+                break
+    parent.tell()
 
 
 def new_id() -> str:

@@ -153,6 +153,10 @@ class Operations(EditOperations):
         if self.noting:
             self.job.tell()
 
+    def own_log(self) -> list[Logged]:
+        """Return what the turn has logged and not yet committed: nothing, as it is at once."""
+        return []
+
     def _event(self, slot: SlotPlan, event_name: str, params: dict[str, Any]) -> EventPlan:
         try:
             event = slot.node.events[event_name]

@@ -26,8 +26,8 @@ from ..routine.declaration import find
 from ..routine.resource import Factory
 from ..routine.scope import Scope, current
 from .bells import Bell
-from .engine import Engine
 from .opening import belongs_on_loop, opened, opened_on_loop
+from .threads import SharedThreads
 
 
 class TaskBell(Bell, Protocol):
@@ -42,7 +42,7 @@ class User(Protocol):
 
     flow_id: str
     max_workers: int
-    engine: Engine
+    engine: SharedThreads
 
 
 class Build:

@@ -24,9 +24,9 @@ from ..store.reading import Reader
 from ..store.record_writing import snapshot
 from ..store.shapes import Shapes
 from ..store.values import Serializer, Writer
-from .engine import Engine
 from .holding import refuse_handler, refuse_listener, refuse_on_loop, still
 from .job import Job
+from .threads import SharedThreads
 
 S = TypeVar("S", bound="Savable")
 
@@ -38,7 +38,7 @@ class Keeper(Protocol):
     version: str | None
     history_limit: int | None
     schema: StateSchema | None
-    engine: Engine
+    engine: SharedThreads
 
     def plan(self) -> Plan:
         """Return the compiled form of the flow."""

@@ -52,7 +52,7 @@ class StateOperations(StateWrites):
                 )
             )
 
-    def _still(self, activation: Activation) -> None:
+    def still(self, activation: Activation) -> None:
         """Raise ContextError when this thread was given up meanwhile. The caller holds the lock."""
         if self.activation is not activation or not self.here():
             raise self.not_acting("the state")
@@ -68,7 +68,7 @@ class StateOperations(StateWrites):
             return self.editing.load(key) if self.editing.has(key) else default
         self.commit_draft()
         with self.job.lock:
-            self._still(activation)
+            self.still(activation)
             value, revision = self.look(None, key)
         self._written((key,), {} if value is MISSING else {key: value}, revision, by_another=True)
         return default if value is MISSING else value
@@ -79,7 +79,7 @@ class StateOperations(StateWrites):
         if self.editing is not None:
             return copy_value(self.editing.face)
         self.commit_draft()
-        values, revision = self._snapshot(activation, read=True)
+        values, revision = self.snapshot(activation, read=True)
         if self.draft is not None:
             self.draft.was_read(dict(values), revision)
         copied = copy_payload(values)
@@ -92,9 +92,13 @@ class StateOperations(StateWrites):
         self.state_used = True
         return self.given[0]
 
-    def _snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
+    def snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
+        """Return the values of the state as they are, which are not to be changed, and their revision.
+
+        With ``read``, the handler is to be told of a change of any of them by somebody else.
+        """
         with self.job.lock:
-            self._still(activation)
+            self.still(activation)
             if read:
                 self.note_read(None, None)
             return self.values(), self.record.revision
@@ -134,9 +138,13 @@ class StateOperations(StateWrites):
                     origins[key] = (each, origins[id(copied)][1])
             return Change({first: new}, origins=origins)
 
-        written = self.write_shared(activation, (first,), make, depends=(first,))
+        written = self.write_shared(activation, (first,), make, depends=(first,), seen=self.path_seen)
         if written is not None:
             self._written(written[0], *written)
+
+    def path_seen(self, key: str) -> int:
+        """Return the revision of a key that a change of a part of its value builds on."""
+        return self.seen(key)
 
     def replace_all(self, state: Any) -> None:
         """Set the whole state."""
@@ -235,10 +243,10 @@ class StateOperations(StateWrites):
         if self.editing is not None:
             return self.editing.face
         if self.draft is None:
-            draft = WorkingCopy(self, activation, *self._snapshot(activation), self.schema)
+            draft = WorkingCopy(self, activation, *self.snapshot(activation), self.schema)
             self.face = face_of(draft)
             with self.job.lock:
-                self._still(activation)
+                self.still(activation)
                 self.draft = draft
                 self.state_used = True
         return self.face

@@ -174,12 +174,12 @@ class PendingEdit:
         object.__setattr__(self, "_draft", draft)
         return draft.face
 
-    def _end(self, turn: Acting, *, keep: bool) -> None:
+    def _ended(self) -> EditDraft:
         draft = self._draft
         if draft is None:
             raise ContextError(f"{self._where()}: edit_state() is left without having been entered")
         object.__setattr__(self, "_draft", None)
-        turn.end_edit(draft, keep=keep)
+        return draft
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
@@ -218,7 +218,7 @@ class Edit(PendingEdit):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(self._turn, keep=kind is None)
+        self._turn.end_edit(self._ended(), keep=kind is None)
 
     async def __aenter__(self) -> NoReturn:
         raise StateError(f"{self._where()}: this is a plain handler: use '{self._usage}'")

@@ -11,8 +11,9 @@ import asyncio
 from typing import Any
 
 from ..core.job_record import Activation
-from ..core.machine import began, ended, released
+from ..core.machine import began, ended, released, suspended
 from ..core.plan import SlotPlan
+from ..core.points import Point, Wait
 from ..core.records import Began
 from ..errors import ContextError
 from ..routine.scope import Scope, current
@@ -21,12 +22,14 @@ from .context import AsyncContext
 from .drafts import EditDraft
 from .event_loop import EventLoop, LoopBell
 from .job import Job
+from .steps import Call, Do, Effect, Sleep
+from .task_calling import called_in_task
 
 BATCH = 128  # handlers that are started before the loop looks after others
 
 
-def start_tasks(job: Job, event_loop: EventLoop) -> None:
-    """Start coroutine handlers that may start. The loop's thread calls it."""
+def start_tasks(job: Job, event_loop: EventLoop, make: type[TaskTurn]) -> None:
+    """Start coroutine handlers that may start, in turns of a class. The loop's thread calls it."""
     record = job.record
     turns: list[TaskTurn] = []
     with job.lock:
@@ -42,8 +45,11 @@ def start_tasks(job: Job, event_loop: EventLoop) -> None:
                     released(record, mailbox)
             else:
                 break
-            if activation is not None:
-                turn = TaskTurn(job, activation, event_loop)
+            asleep = job.asleep.pop(activation.delivery.id, None) if activation is not None else None
+            if asleep is not None:
+                asleep.set()
+            elif activation is not None:
+                turn = make(job, activation, event_loop)
                 if turn.noting and not handed_over:
                     job.note(Began(turn.mailbox.index, activation.started), activation)
                 job.tasks.add(turn)
@@ -60,7 +66,18 @@ def start_tasks(job: Job, event_loop: EventLoop) -> None:
 class TaskTurn(Committing):
     """One attempt of a coroutine handler."""
 
-    __slots__ = ("__weakref__", "begun", "budget", "cancelling", "event_loop", "given_up", "outer", "task", "timer")
+    __slots__ = (
+        "__weakref__",
+        "asleep",
+        "begun",
+        "budget",
+        "cancelling",
+        "event_loop",
+        "given_up",
+        "outer",
+        "task",
+        "timer",
+    )
 
     def __init__(self, job: Job, activation: Activation, event_loop: EventLoop) -> None:
         super().__init__(job, job.record.mailboxes[activation.slot.mailbox])
@@ -76,6 +93,7 @@ class TaskTurn(Committing):
         self.timer: asyncio.TimerHandle | None = None
         self.cancelling = False
         self.given_up = False
+        self.asleep = False
         if self.record.closed:  # since a thread has begun the activation
             self.cancelling = True
 
@@ -113,7 +131,7 @@ class TaskTurn(Committing):
         slot = activation.slot
         try:
             if not self.cancelling:
-                arguments = self.arguments(slot, activation)
+                arguments = await self.make_arguments(activation)
                 if slot.timeout is not None:
                     self.budget = int(slot.timeout * 1e9)
                     self.begun = self.job.now()
@@ -128,7 +146,7 @@ class TaskTurn(Committing):
             self.timer.cancel()
         try:
             if self.activation is not None:
-                self._finish(activation, error)
+                await self.end_attempt(activation, error)
         except BaseException as broken:
             self.job.interrupted(broken)
         finally:
@@ -143,7 +161,12 @@ class TaskTurn(Committing):
         for parameter, factory in slot.resources:
             arguments[parameter] = await self.job.flow.resources.get_in_task(factory, LoopBell)
 
-    def _finish(self, activation: Activation, error: BaseException | None) -> None:
+    async def make_arguments(self, activation: Activation) -> dict[str, Any]:
+        """Return the arguments of the handler."""
+        return self.arguments(activation.slot, activation)
+
+    async def end_attempt(self, activation: Activation, error: BaseException | None) -> None:
+        """Commit the end of the attempt."""
         job, record = self.job, self.record
         if self.state_used:
             error = self.commit_changes(error)
@@ -166,6 +189,8 @@ class TaskTurn(Committing):
     def following(self, more: bool) -> None:
         """Let go of the mailbox: the loop, or a thread, takes its next turn. The caller holds the lock."""
         job, record = self.job, self.record
+        if self.asleep:  # it has let go of it before it waited
+            return
         if self.life == record.life:
             released(record, self.mailbox)
             if record.on_loop or record.ready:
@@ -228,6 +253,54 @@ class TaskTurn(Committing):
     async def resource_async(self, name: str) -> Any:
         """Return a resource of the flow, by the name that it was given."""
         return await self.job.flow.resources.get_in_task(self.factory_of(name), LoopBell)
+
+    async def flush_async(self) -> None:
+        """Commit in-place changes of the state, and wait for room in the queue when it is full."""
+        if self.flushing():
+            await self.ease()
+
+    async def perform(self, effect: Effect) -> Any:
+        """Do what an operation of ``ctx.step`` asks for."""
+        if isinstance(effect, Do):
+            return effect.work()
+        if isinstance(effect, Call):
+            return await called_in_task(effect)
+        if isinstance(effect, Sleep):
+            await asyncio.sleep(effect.seconds)
+            return None
+        await self._wait(effect.name, effect.wait)
+        return None
+
+    async def _wait(self, name: str, wait: Wait) -> None:
+        """Let go of the mailbox, and go on when what is waited for has come. The time does not count."""
+        job, record, activation = self.job, self.record, self.activation
+        assert activation is not None
+        bell = LoopBell()
+        self.point = Point("wait", name, wait=wait)
+        since = job.now()
+        with job.lock:
+            self.check(activation)
+            spent = since - activation.started - self.nested
+            record.points[activation.delivery.id] = [self.point]
+            job.asleep[activation.delivery.id] = bell
+            suspended(record, activation, wait, spent, since)
+            job.plan_wake(activation)
+            self.following(False)
+            self.asleep = True
+            self.nested_since = since
+        job.tell()
+        await bell.wait()
+        self.asleep = False
+        self.life = record.life
+        self.begun += job.now() - since + self.nested
+        self.nested = 0
+        self.nested_since = None
+        if self.budget:
+            self._watch_time()
+
+    async def end_edit_async(self, draft: EditDraft, *, keep: bool) -> None:
+        """Commit an edit, or drop it."""
+        self.end_edit(draft, keep=keep)
 
     async def begin_edit_async(self, activation: Activation) -> EditDraft:
         """Do as `begin_edit` does; waiting for another editor keeps no other handler waiting."""

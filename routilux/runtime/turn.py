@@ -13,9 +13,11 @@ from ..core.machine import began, ended, released
 from ..core.plan import SlotPlan
 from ..core.records import Began
 from ..routine.scope import current
+from .calling import called
 from .committing import Committing
 from .helper import Helper
 from .job import Job
+from .steps import Call, Do, Effect, Sleep
 
 BATCH = 128  # deliveries of one mailbox before the others get their turn
 DEEPEST = 8  # how many handlers a thread may run inside one another's emit
@@ -169,6 +171,19 @@ class Turn(Committing):
         self.drop_state()
         raise self.time_is_up(slot)
 
+    def effects(self) -> Callable[[Effect], Any]:
+        """Return what does, on this thread, what an operation of ``ctx.step`` asks for."""
+        return self._perform
+
+    def _perform(self, effect: Effect) -> Any:
+        if isinstance(effect, Do):
+            return effect.work()
+        if isinstance(effect, Call):
+            return called(self.job, effect)
+        if isinstance(effect, Sleep):
+            return self.job.sleep(effect.seconds)
+        return self.no_wait(effect.name)
+
     def relieve(self) -> None:
         """Help to shorten the queue, or wait until others have, before the handler may go on emitting."""
         job, record = self.job, self.record
@@ -188,7 +203,7 @@ class Turn(Committing):
                         job.pressed.append(bell)
                         limit = job.enough_room
                 if mailbox is not None:
-                    Turn(job, mailbox, self.depth + 1).run()
+                    type(self)(job, mailbox, self.depth + 1).run()
                 elif bell is not None:
                     with job.engine.pool.sleeping():
                         bell.wait()

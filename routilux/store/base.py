@@ -71,8 +71,8 @@ class FactStore(Protocol):
         Args:
             job_id: the job.
             after: the number of its last entry; 0 begins a job, with the head that must be given then.
-            entries: what to append.
-            epoch: the job's epoch, as the caller knows it.
+            entries: what to append; without any, only the head changes, and no job begins.
+            epoch: the job's epoch, as the caller knows it; that of the head, for a new job.
             head: the job's head from now on, when it has changed; its owner, epoch and deaths count only for a new job.
 
         Raises:
@@ -89,7 +89,8 @@ class FactStore(Protocol):
     def put_snapshot(self, job_id: str, number: int, snapshot: bytes, epoch: int) -> None:
         """Let a snapshot stand for the entries up to ``number``, and forget them and the snapshot before.
 
-        Raises StaleWriterError unless the job has this epoch.
+        Raises StaleWriterError unless the job has this epoch; StoreError when the job has no such entry, or a later
+        snapshot.
         """
 
     def heads(
@@ -102,11 +103,12 @@ class FactStore(Protocol):
     ) -> list[Claimed]:
         """Renew the lease of an owner, and make it the owner of those of these jobs that are free.
 
-        A job is free when nobody owns it, or its owner's lease ended before ``now``, or the owner is among the ``dead``,
-        whose leases end with this call. Each job that is claimed gets the next epoch. It counts one death more when it
-        was lost (not let go), with a status other than ``"waiting"``, without an entry since it was last claimed; it
-        counts none when there were entries, and keeps its count when it was let go or waited. Jobs that are not free, or
-        not there, are left out; so are jobs that the owner has already, whose epoch stays.
+        A job is free when nobody owns it, or its owner's lease ended before ``now`` (or never began), or the owner is
+        among the ``dead``, whose leases end with this call. Each job that is claimed gets the next epoch. It counts no
+        deaths when there were entries since it was last claimed (or made). Without any, it counts one death more when
+        it was lost (not let go), with a status other than ``"waiting"``, and keeps its count when it was let go or
+        waited. Jobs that are not free, or not there, are left out; so are jobs that the owner has already, whose epoch
+        stays.
 
         Returns what was claimed, in the order in which it was asked for.
         """

@@ -41,7 +41,12 @@ def _state(record: JobRecord) -> BaseModel | None:
 
 
 def document_of(
-    form: dict[str, Any], values: Writer, flow_id: str, version: str | None, shape: dict[str, Any] | None = None
+    form: dict[str, Any],
+    values: Writer,
+    flow_id: str,
+    version: str | None,
+    shape: dict[str, Any] | None = None,
+    origin: str | None = None,
 ) -> bytes:
     """Return a document: the form of a record, with the flow that it is for.
 
@@ -56,13 +61,16 @@ def document_of(
     }
     if shape is not None:
         document["shape"] = values.value(shape, "the shape of the flow")
+        document["origin"] = origin
     try:
         return orjson.dumps(document)
     except TypeError as error:
         raise SaveError(f"{values.subject} cannot be written as JSON: {error}") from error
 
 
-def snapshot_document(record: JobRecord, values: Writer, version: str | None, shape: dict[str, Any]) -> bytes:
+def snapshot_document(
+    record: JobRecord, values: Writer, version: str | None, shape: dict[str, Any], origin: str
+) -> bytes:
     """Return a durable job's record as a document that stands for all of its facts up to now.
 
     Args:
@@ -70,11 +78,12 @@ def snapshot_document(record: JobRecord, values: Writer, version: str | None, sh
         values: writes the values in it.
         version: the flow's.
         shape: the structure of the flow, as `graph.compatibility.shape_of` returns it.
+        origin: what tells two jobs apart that began with something else.
 
     Raises:
         SaveError: when something in the record has no JSON form; it says where that is.
     """
-    return document_of(record_form(record, values), values, record.plan.flow_id, version, shape)
+    return document_of(record_form(record, values), values, record.plan.flow_id, version, shape, origin)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -104,6 +113,7 @@ def read_snapshot(body: bytes, values: Reader) -> dict[str, Any]:
         raise shapes.problem(f"the snapshot is truncated or damaged: it is no JSON: {error}") from error
     files.check_format(document, f"{values.subject}: the snapshot")
     shapes.take(document, "record", dict)
+    shapes.take(document, "origin", str)
     document["shape"] = values.value(shapes.take(document, "shape", dict), "the shape of the flow")
     return document  # type: ignore[no-any-return]
 

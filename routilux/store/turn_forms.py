@@ -35,7 +35,7 @@ def error_row(error: ErrorRecord, to: Texts) -> list[Any]:
 
 def read_rows(reads: Iterable[Read], to: Texts) -> list[Any]:
     """Return the JSON form of what a turn read."""
-    return [[to.text(area), to.text(key), form, revision] for area, key, form, revision in reads]
+    return [[to.text(area), to.text(key), *rest] for area, key, *rest in reads]
 
 
 def wait_row(wait: Wait, to: Texts, epoch: int) -> list[Any]:
@@ -138,9 +138,10 @@ class PartReader:
         """Return what a turn read."""
         found = []
         for each in rows:
-            area, key, form, revision = self.row(each, 4, what)
+            area, key, form, revision, source = self.row(each, 5, what)
             names = self.text_or_none(area, what), self.text_or_none(key, what)
-            found.append(Read(*names, form, self.amount(revision, what)))
+            form = self.shapes.check(form, what, list)
+            found.append(Read(*names, form, self.amount(revision, what), self.text(source, what)))
         return tuple(found)
 
     def wait(self, row: Any, what: str) -> Wait:

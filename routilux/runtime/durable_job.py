@@ -1,0 +1,329 @@
+"""A job with a store: every fact is in its journal before it is in its record.
+
+Whoever commits holds ``commits``, so that facts lie in the journal in the order in which they are folded, and then the
+lock for as long as the record changes. While a fact is on its way to the store the job's handlers go on; nobody sees
+what it tells before it is there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..core.commits import answered, published, status_after
+from ..core.copying import copy_value
+from ..core.job_record import Activation, JobRecord
+from ..core.points import Answered, Committed, DurableFact, Noted, Published
+from ..core.records import (
+    Cancelled,
+    Deferred,
+    Emitted,
+    Ended,
+    ErrorRecord,
+    Fact,
+    Failed,
+    Logged,
+    Paused,
+    Resumed,
+    Retried,
+    Wrote,
+)
+from ..core.status import JobStatus, check_change
+from ..errors import JobTimeoutError, StaleWriterError, StateError, StoreError
+from ..graph.schema import size_of
+from ..store.base import JobHead
+from ..store.fact_writing import FactWriter
+from ..store.journal import Journal
+from ..store.plain import is_plain
+from ..store.reading import Reader
+from ..store.values import Writer
+from .audience import FAILED_ATTEMPT, audience
+from .crew import Hooks
+from .describing import describe
+from .job import Job
+from .threads import SharedThreads
+
+LEAST_BEFORE_SNAPSHOT = 256 * 1024  # bytes of journal; and never less than the last snapshot had
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between attempts to reach a store
+
+
+class DurableJob(Job):
+    """One execution of a flow that survives the process.
+
+    Args:
+        journal: where its facts are kept.
+        snapshot: returns the record as a document; called with the lock held by nobody and ``commits`` held.
+        patience: for how many seconds the store is asked again when it cannot do what it is asked for.
+
+    For the others see `Job`.
+    """
+
+    def __init__(
+        self,
+        flow: Any,
+        record: JobRecord,
+        engine: SharedThreads,
+        max_workers: int,
+        max_pending: int,
+        hooks: Hooks,
+        *,
+        journal: Journal,
+        head: JobHead,
+        snapshot: Callable[[Job], bytes],
+        patience: float,
+    ) -> None:
+        super().__init__(flow, record, engine, max_workers, max_pending, hooks)
+        self.commits = threading.Lock()
+        self.journal = journal
+        self.head = head
+        self.patience = patience
+        self.halted: BaseException | None = None
+        self.retry_error: BaseException | None = None
+        self.subject = f"flow {record.plan.flow_id!r}: job {record.job_id!r}"
+        self._snapshot = snapshot
+        self._snapshot_size = 0
+        self._facts = FactWriter(record.plan, self.writer(), record.epoch)
+        self._sizes = {key: size_of(key, value) for key, value in record.shared.items()}
+        self._size = sum(self._sizes.values())
+
+    # --- values ------------------------------------------------------------------------------------------------------
+
+    def writer(self) -> Writer:
+        """Return what turns values into JSON."""
+        return Writer(self.subject, self.flow.known_types, None)
+
+    def encode(self, value: Any, what: str) -> Any:
+        """Return the JSON form of a value, which shares nothing with it. Raises SaveError when it has none."""
+        return copy_value(value) if is_plain([value]) else self.writer().value(value, what)
+
+    def decode(self, form: Any, what: str) -> Any:
+        """Return a new value with this JSON form."""
+        return Reader(self.subject, self.flow.known_types, None).value(form, what)
+
+    # --- keeping facts; the caller holds `commits` -------------------------------------------------------------------
+
+    def check_going(self) -> None:
+        """Raise what made the job halt in this process, if something has."""
+        if self.halted is not None:
+            raise self.halted
+
+    def keep(self, fact: Fact | DurableFact, activation: Activation | None = None) -> None:
+        """Append a fact to the journal, before it is put into the record.
+
+        Raises StateError when the shared data would outgrow the flow's ``max_state_bytes``, SaveError for a value that
+        has no form, StoreError when the store cannot take it: the job halts in this process then.
+        """
+        self.check_going()
+        sizes = self._grown(fact)
+        body = self._facts.write(fact, lambda: self.record.shared)
+        status = status_after(self.record, activation, fact)
+        head = None
+        if status is not None and status != self.head.status:
+            head = self.head._replace(status=str(status), updated=self.engine.clock.time_ns() / 1e9)
+        self._patiently(lambda: self.journal.append([body], head))
+        if head is not None:
+            self.head = head
+        if sizes is not None:
+            self._sizes, self._size = sizes
+
+    def _grown(self, fact: Fact | DurableFact) -> tuple[dict[str, int], int] | None:
+        """Return the sizes of shared data after a fact, if it changes them."""
+        wrotes = [fact] if isinstance(fact, Wrote) else fact.batch.writes if isinstance(fact, Committed) else ()
+        for each in wrotes:
+            if each.area is None:
+                changed = {key: size_of(key, value) for key, value in each.values.items()}
+                sizes = {**self._sizes, **changed, **dict.fromkeys(each.removed, 0)}
+                size = sum(sizes.values())
+                most = self.flow.max_state_bytes
+                if size > most:
+                    raise StateError(
+                        f"{self.subject}: the state would take {size:,} bytes as JSON, more than "
+                        f"max_state_bytes={most:,}; keep large things elsewhere and a reference to them in the state"
+                    )
+                return sizes, size
+        return None
+
+    def _patiently(self, act: Callable[[], None]) -> None:
+        """Do something with the store, again for a while when it cannot; then the job halts."""
+        pause, began = FIRST_PAUSE, time.monotonic()
+        while True:
+            try:
+                act()
+                return
+            except StaleWriterError as error:
+                self.halt(error)
+                raise
+            except StoreError as error:
+                if time.monotonic() - began + pause > self.patience or self.engine.closing.wait(pause):
+                    self.halt(error)
+                    raise
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def halt(self, error: BaseException) -> None:
+        """Stop running the job in this process; the journal tells whoever goes on with it where it was."""
+        with self.lock:
+            if self.halted is None:
+                self.halted = error
+                self.record.open = False
+                self.settle()
+
+    def compact(self, *, now: bool = False) -> None:
+        """Let a snapshot take the place of the journal's entries when they have become many, or now."""
+        if now or self.journal.bytes_since_snapshot > max(LEAST_BEFORE_SNAPSHOT, self._snapshot_size):
+            document = self._snapshot(self)
+            self._snapshot_size = len(document)
+            self._patiently(lambda: self.journal.put_snapshot(document))
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no handler runs and none will until somebody changes the job, and everybody has heard so."""
+        if self.halted is not None:
+            return not self.crew and not self.tasks
+        return super().at_rest
+
+    # --- who hears of it ---------------------------------------------------------------------------------------------
+
+    def note_committed(self, fact: Committed, activation: Activation, result: Any) -> None:
+        """Have listeners told of a commit, soon. The caller holds the lock."""
+        delivery = activation.delivery.id
+        if audience.hears(10):
+            for event, data, isolate, later in fact.batch.emissions:
+                made = (delivery, event, data, isolate)
+                self.note(Deferred(*made) if later else Emitted(*made, fact.at), activation)
+            for write in fact.batch.writes:
+                self.note(write)
+            for entry in fact.batch.log:
+                self.note(entry, activation)
+        if audience.hears(10) or self.flow.output_handlers:
+            for output in fact.batch.outputs:
+                self.note(output, activation)
+        if fact.kind == "end":
+            status, spent, at, error, stop, finish = fact.outcome
+            if audience.hears(FAILED_ATTEMPT if error is not None else 10):
+                self.note(Ended(delivery, status, spent, at, error, stop, finish), activation, result)
+        elif fact.kind == "retry":
+            self.plan_retry(result)
+            if audience.hears(FAILED_ATTEMPT):
+                self.note(Retried(delivery, *fact.outcome), activation, self.retry_error)
+
+    def note_fatal(self, error: BaseException) -> None:
+        """Note what tells the process to stop, which this thread raises again when the job is at rest."""
+        with self.lock:
+            self.interrupt, self.interrupt_thread = error, threading.get_ident()
+
+    # --- what handlers wait for --------------------------------------------------------------------------------------
+
+    def publish(self, fact: Published) -> None:
+        """Give an event to the job. Raises StoreError when it cannot be kept."""
+        with self.commits:
+            if fact.message and fact.message <= self.record.inbox:
+                return
+            self.keep(fact)
+            with self.lock:
+                self.wake(published(self.record, fact))
+        self.tell()
+
+    def answer(self, fact: Answered) -> None:
+        """Tell the job that one of those that it waits for has ended."""
+        with self.commits:
+            activation = self.record.waiting.get(fact.delivery)
+            if activation is None:
+                return
+            self.keep(fact)
+            with self.lock:
+                self.wake(answered(self.record, fact))
+        self.tell()
+
+    def noted(self, message: int) -> None:
+        """Keep that a message was seen to."""
+        with self.commits:
+            if message > self.record.inbox:
+                self.keep(Noted(message))
+                self.record.inbox = message
+
+    # --- its life ----------------------------------------------------------------------------------------------------
+
+    def _where(self) -> str:
+        return f"flow {self.plan.flow_id!r}: job {self.record.job_id!r}"
+
+    def pause(self, reason: str) -> None:
+        """See `Job.pause`."""
+        with self.commits:
+            check_change(self._where(), self.record.status, JobStatus.PAUSED)
+            self.keep(Paused(reason))
+            super().pause(reason)
+
+    def resume(self) -> None:
+        """See `Job.resume`."""
+        with self.commits:
+            self.check_resumable()
+            self.keep(Resumed(self.now()))
+            super().resume()
+
+    def cancel(self, reason: str) -> None:
+        """See `Job.cancel`."""
+        with self.commits:
+            check_change(self._where(), self.record.status, JobStatus.CANCELLED)
+            self.keep(Cancelled(reason, self.now()))
+            super().cancel(reason)
+
+    def cancel_unless_ended(self, reason: str) -> None:
+        """See `Job.cancel_unless_ended`."""
+        with self.commits:
+            if not self.record.status.ended:
+                self.keep(Cancelled(reason, self.now()))
+                super().cancel(reason)
+
+    def expire(self, timeout: float) -> None:
+        """See `Job.expire`."""
+        with self.commits:
+            described = describe(JobTimeoutError(f"not ended within {timeout:g} seconds"))
+            self._keep_given_up(described, lambda activation: True)
+            if not self.record.status.ended:
+                self.keep(Failed(described, self.now()))
+            super().expire(timeout)
+
+    def interrupted(self, error: BaseException) -> None:
+        """See `Job.interrupted`."""
+        if error is self.halted:
+            with self.lock:
+                self.leave(threading.get_ident())
+                self.settle()
+            return
+        with self.commits:
+            thread, described = threading.get_ident(), describe(error)
+            try:
+                self._keep_given_up(described, lambda activation: activation.owner in (thread, 0))
+                if self.record.status is JobStatus.RUNNING:
+                    self.keep(Failed(described, self.now()))
+            except StoreError:
+                pass
+            super().interrupted(error)
+
+    def _keep_given_up(self, error: ErrorRecord, fits: Callable[[Activation], bool]) -> None:
+        for each in list(self.record.running.values()):
+            if fits(each):
+                at = self.now()
+                self.keep(
+                    Committed(each.delivery.id, each.slot.index, each.started, "given up", None, (error, at), at=at),
+                    each,
+                )
+
+    # --- writes from outside handlers --------------------------------------------------------------------------------
+
+    def fail_as_poison(self, error: BaseException) -> None:
+        """Fail the job without running it."""
+        with self.commits:
+            self.keep(Failed(describe(error), self.now()))
+            with self.lock:
+                self._fail(error)
+                self.settle()
+        self.tell()
+
+    def write_outside(self, fact: Wrote | Logged) -> None:
+        """Keep what is written to the job while it does not run, and put it into the record."""
+        with self.commits:
+            self.keep(fact)
+            super().write_outside(fact)

@@ -1,0 +1,65 @@
+"""A job that another process runs, or nobody yet, as somebody here sees it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..core.records import Logged, Wrote
+from ..errors import ExecutionError
+from .job import Job
+
+EVERY = 0.05  # seconds between two looks at the store
+
+
+class ForeignJob(Job):
+    """A job in the store that does not run here. What is asked of it is sent to the engine that serves it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.elsewhere = self._wait_elsewhere
+        self.record.open = False
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the job has ended, as far as is known here."""
+        return self.record.status.ended
+
+    def _wait_elsewhere(self, timeout: float | None) -> None:
+        """Wait until the job has ended, for ``timeout`` seconds at the most."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.record.status.ended and not self.engine.keeping.refresh(self):
+            left = EVERY if end is None else min(EVERY, end - time.monotonic())
+            if left <= 0 or self.engine.closing.wait(left):
+                return
+
+    def _send(self, **what: Any) -> None:
+        self.engine.keeping.tell(self.record.job_id, **what)
+
+    def pause(self, reason: str) -> None:
+        """Have whoever runs the job pause it."""
+        self._send(do="pause", reason=reason)
+
+    def resume(self) -> None:
+        """Have whoever runs the job resume it."""
+        self._send(do="resume")
+
+    def cancel(self, reason: str) -> None:
+        """Have whoever runs the job cancel it."""
+        self._send(do="cancel", reason=reason)
+
+    def cancel_unless_ended(self, reason: str) -> None:
+        """Leave the job alone: it is another process's to cancel when that ends."""
+
+    def expire(self, timeout: float) -> None:
+        """Wait no longer; the job goes on."""
+
+    def call(self) -> None:
+        """Have nobody come: no handler of it runs here."""
+
+    def write_outside(self, fact: Wrote | Logged) -> None:
+        """Refuse a write: another process owns the job."""
+        raise ExecutionError(
+            f"flow {self.plan.flow_id!r}: job {self.record.job_id!r} does not run in this process and cannot be "
+            f"written to here"
+        )

@@ -1,0 +1,456 @@
+"""The durable jobs of an engine: how they begin, are found again in the store, and end.
+
+The engine is an owner in the sense of `store.base`: its name tells which process it belongs to, so that another process
+on the same machine can see that it is dead. A job that runs here is owned by it; a thread renews its lease for as long
+as the engine is open.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic_core import to_json
+
+from ..core.commits import unfinished
+from ..core.fold import apply
+from ..core.job_record import JobRecord
+from ..core.points import Answered, Published
+from ..core.scheduling import list_waiting
+from ..core.status import JobStatus
+from ..errors import ExecutionError, PoisonError, RecoveryError, RoutiluxError, StaleWriterError, StoreError
+from ..graph.compatibility import differences, fingerprint, shape_of
+from ..store.base import Claimed, FactStore, Inbox, JobHead
+from ..store.documents import read_snapshot, recovered, snapshot_document
+from ..store.fact_reading import FactReader
+from ..store.journal import Journal, open_journal
+from ..store.known_types import KnownTypes
+from ..store.reading import Reader
+from ..store.record_writing import snapshot as copy_of_record
+from ..store.values import Writer
+from .crew import Hooks
+from .dispatcher import make_loop
+from .durable_job import DurableJob
+from .durable_turn import DurableTurn
+from .foreign_job import ForeignJob
+from .invoking import answer_of
+from .job import Job
+from .processes import is_dead, owner_name
+from .write_behind import WriteBehind
+
+__all__ = ["Keeping", "WriteBehind"]
+
+UNFINISHED = ("pending", "running", "waiting", "paused")
+FATAL_DEATHS = 3  # after one death fewer a job is run alone
+
+
+class Loaded(NamedTuple):
+    """A job as the store has it. ``shape`` is that of its flow when the last snapshot was made."""
+
+    record: JobRecord
+    journal: Journal
+    origin: str
+    shape: dict[str, Any]
+
+
+class Keeping:
+    """The durable jobs of one engine.
+
+    Args:
+        engine: the engine.
+        store: where they are kept.
+        lease: for how many seconds the engine owns its jobs after it was last heard of.
+        patience: for how many seconds a store is asked again when it cannot do what it is asked for.
+        detect_poison: whether jobs that take their processes with them are set apart.
+    """
+
+    def __init__(self, engine: Any, store: FactStore, lease: float, patience: float, *, detect_poison: bool) -> None:
+        self.engine = engine
+        self.store = store
+        self.lease = lease
+        self.patience = patience
+        self.detect_poison = detect_poison
+        self.owner = owner_name()
+        self.flows: dict[str, Any] = {}
+        self.live: weakref.WeakValueDictionary[str, DurableJob] = weakref.WeakValueDictionary()
+        self.held: dict[str, DurableJob] = {}
+        self.suspects: list[DurableJob] = []
+        self.process = os.getpid()
+        self._lock = threading.Lock()
+        self._renewing: threading.Thread | None = None
+
+    # --- owning -------------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Return seconds since 1970."""
+        return self.engine.clock.time_ns() / 1e9  # type: ignore[no-any-return]
+
+    def claim(self, jobs: list[str]) -> list[Claimed]:
+        """Renew the lease, and own those of these jobs that nobody owns who lives."""
+        self._renew_from_now_on()
+        now = self.now()
+        dead = set()
+        if jobs:
+            wanted = set(jobs)
+            owners = {head.owner for head in self.store.heads(statuses=UNFINISHED) if head.job_id in wanted}
+            dead = {owner for owner in owners if owner is not None and is_dead(owner)}
+        return self.store.claim(self.owner, now + self.lease, now, jobs, sorted(dead))
+
+    def _renew_from_now_on(self) -> None:
+        with self._lock:
+            if self._renewing is None:
+                thread = threading.Thread(target=self._renew, name="routilux-lease", daemon=True)
+                self._renewing = thread
+                thread.start()
+
+    def _renew(self) -> None:
+        while not self.engine.closing.wait(self.lease / 3):
+            now = self.now()
+            try:
+                self.store.claim(self.owner, now + self.lease, now)
+            except StoreError:  # commits will tell
+                pass
+
+    # --- beginning ----------------------------------------------------------------------------------------------------
+
+    def begin(self, flow: Any, record: JobRecord, owned: bool) -> Job:
+        """Keep a new record, which has been started, and return its job; or the job with this id that there is.
+
+        With ``owned`` False the job is left to whoever claims it, and does not run here.
+
+        Raises ExecutionError when there is such a job, and it began with something else.
+        """
+        self.check_process()
+        self.engine.register(flow)
+        if owned and self._renewing is None:
+            self.claim([])
+        now = self.now()
+        owner = self.owner if owned else None
+        head = JobHead(record.job_id, flow.flow_id, str(record.status), now, now, owner, 1 if owned else 0)
+        journal = Journal(self.store, record.job_id, head.epoch)
+        origin = _origin(record)
+        try:
+            journal.append([self._document(flow, record, origin)], head)
+        except StaleWriterError:
+            return self._existing(flow, record.job_id, origin)
+        if not owned:
+            return self._elsewhere(flow, record)
+        job = self.adopt(flow, record, journal, head, origin)
+        self.hold(job)
+        return job
+
+    def _existing(self, flow: Any, job_id: str, origin: str) -> Job:
+        where = f"flow {flow.flow_id!r}: job {job_id!r}"
+        head = self.head_of(job_id)
+        if head.flow_id != flow.flow_id:
+            raise ExecutionError(f"{where}: there is a job with this id already, of flow {head.flow_id!r}")
+        loaded = self.load(flow, head, allow_changes=True)
+        if loaded.origin != origin:
+            raise ExecutionError(
+                f"{where} was started before, with another payload, entry or initial state; give the new job an id of "
+                f"its own, or start it with what it was started with to get its state"
+            )
+        live = self.held.get(job_id)
+        return live if live is not None else self._elsewhere(flow, loaded.record)
+
+    def _document(self, flow: Any, record: JobRecord, origin: str) -> bytes:
+        values = Writer(f"flow {flow.flow_id!r}: job {record.job_id!r}", flow.known_types, None)
+        return snapshot_document(record, values, flow.version, shape_of(flow.plan()), origin)
+
+    def adopt(self, flow: Any, record: JobRecord, journal: Journal, head: JobHead, origin: str) -> DurableJob:
+        """Return the job of a record whose journal is open."""
+
+        def snapshot(job: Job) -> bytes:
+            with job.lock:
+                copied = copy_of_record(job.record)
+            return self._document(flow, copied, origin)
+
+        def hooks(used: Hooks) -> Hooks:
+            def rested(job: Any) -> None:
+                used.on_rest(job)
+                self.rested(job)
+
+            return used._replace(turn=DurableTurn, serve=serve, on_rest=rested)
+
+        job: DurableJob = flow._jobs.job_for(
+            record,
+            self.engine,
+            DurableJob,
+            hooks,
+            journal=journal,
+            head=head,
+            snapshot=snapshot,
+            patience=self.patience,
+        )
+        return job
+
+    def _elsewhere(self, flow: Any, record: JobRecord) -> Job:
+        """Return a job that does not run here."""
+        job: Job = flow._jobs.job_for(record, self.engine, ForeignJob)
+        return job
+
+    def hold(self, job: DurableJob) -> None:
+        """Keep a job that runs here."""
+        with self._lock:
+            self.live[job.record.job_id] = self.held[job.record.job_id] = job
+
+    def rested(self, job: DurableJob) -> None:
+        """A job has come to rest: it need not be kept, unless it waits. The caller holds the job's lock."""
+        if job.record.status is JobStatus.WAITING and job.halted is None:
+            return
+        with self._lock:
+            if self.held.get(job.record.job_id) is job:
+                del self.held[job.record.job_id]
+        if job.record.status.ended and job.record.parent_job_id is not None and job.halted is None:
+            self.engine.committers.submit(lambda: self.tell_parent(job))
+        if self.suspects:
+            self.engine.committers.submit(self.run_suspect)
+
+    def tell_parent(self, job: Job) -> None:
+        """Tell the job that waits for this one how it has ended."""
+        parent_id, answer = job.record.parent_job_id or "", answer_of(job)
+        parent = self.held.get(parent_id)
+        try:
+            if parent is not None:
+                self.answer(parent, job.record.job_id, answer)
+            else:
+                self.send([(parent_id, message(do="answer", job=job.record.job_id, answer=answer))])
+        except RoutiluxError:  # whoever recovers the parent looks for itself
+            pass
+
+    def answer(self, parent: DurableJob, job_id: str, answer: Mapping[str, Any], message: int = 0) -> None:
+        """Give a job the answer of one that it waits for."""
+        for delivery, activation in list(parent.record.waiting.items()):
+            if activation.wait is not None and job_id in activation.wait.jobs:
+                parent.answer(Answered(delivery, job_id, answer))
+                return
+
+    def moves(self, jobs: tuple[str, ...]) -> bool:
+        """Whether one of these jobs will go on by itself."""
+        found = [self.live.get(job_id) for job_id in jobs]
+        return any(job is None or not job.at_rest or job.record.status.ended for job in found)
+
+    # --- finding again ------------------------------------------------------------------------------------------------
+
+    def load(self, flow: Any, head: JobHead, *, allow_changes: bool = False) -> Loaded:
+        """Return a job as the store has it.
+
+        Raises:
+            RecoveryError: when the flow is not what it was; with ``allow_changes``, only for another ``version``.
+            LoadError: when the journal is damaged.
+            StoreError: when the store cannot be read.
+        """
+        journal, snapshot, bodies = open_journal(self.store, head.job_id, head.epoch)
+        clock = self.engine.clock
+        epoch = clock.time_ns() - clock.monotonic_ns()
+        name = f"flow {flow.flow_id!r}: job {head.job_id!r}"
+        values = Reader(name, flow.known_types, None)
+        document = read_snapshot(snapshot, values)
+        changes = differences(document["shape"], shape_of(flow.plan()))
+        if changes and not allow_changes:
+            raise RecoveryError(
+                f"{name} was made by a flow that has changed since: {'; '.join(changes)}. Run it with the flow as it "
+                f"was, or allow the changes: engine.recover(allow_changes=True)"
+            )
+        if document["flow_version"] != flow.version and not allow_changes:
+            raise RecoveryError(
+                f"{name} was made by version {document['flow_version']!r} of the flow, and this is version "
+                f"{flow.version!r}; run it with that version, or allow it: engine.recover(allow_changes=True)"
+            )
+        found = recovered(document, flow.plan(), values, document["flow_version"], epoch, flow.history_limit)
+        facts = FactReader(flow.plan(), found.slots, values, epoch)
+        for body in bodies:
+            apply(found.record, facts.read(body))
+        return Loaded(found.record, journal, document["origin"], document["shape"])
+
+    def taken_up(self, flow: Any, claimed: Claimed, *, allow_changes: bool = False) -> DurableJob:
+        """Return a job that was claimed, ready to go on where it was."""
+        loaded = self.load(flow, claimed.head, allow_changes=allow_changes)
+        record = loaded.record
+        unfinished(record)
+        list_waiting(record)
+        job = self.adopt(flow, record, loaded.journal, claimed.head, loaded.origin)
+        if fingerprint(loaded.shape) != fingerprint(shape_of(flow.plan())):
+            with job.commits:  # facts name slots as the last snapshot counts them
+                job.compact(now=True)
+        return job
+
+    def recover(self, *, allow_changes: bool = False, jobs: Iterable[str] | None = None) -> list[DurableJob]:
+        """Go on with the jobs of registered flows that nobody runs, all or some; see `Engine.recover`."""
+        wanted = None if jobs is None else set(jobs)
+        found = [
+            head.job_id
+            for head in self.store.heads(statuses=UNFINISHED)
+            if head.flow_id in self.flows and head.job_id not in self.held and (wanted is None or head.job_id in wanted)
+        ]
+        claimed = self.claim(found)
+        taken: list[tuple[DurableJob, int]] = []
+        try:
+            for each in claimed:
+                flow = self.flows[each.head.flow_id]
+                job = self.taken_up(flow, each, allow_changes=allow_changes)
+                taken.append((job, each.head.deaths))
+        except RoutiluxError:
+            self.store.let_go(self.owner, [each.head.job_id for each in claimed])
+            raise
+        for job, deaths in taken:
+            self.hold(job)
+            if deaths >= FATAL_DEATHS and self.detect_poison:
+                self.poisoned(job, deaths)
+            elif deaths == FATAL_DEATHS - 1 and self.detect_poison:
+                self.suspects.append(job)
+            else:
+                self.go_on(job)
+        self.run_suspect()
+        return [job for job, _ in taken]
+
+    def go_on(self, job: DurableJob) -> None:
+        """Let the handlers of a job that was taken up start."""
+        job.flow._jobs.count(job)
+        for activation in list(job.record.waiting.values()):
+            for child in activation.wait.jobs if activation.wait is not None else ():
+                self._look_after(job, child)
+        job.go_on()
+
+    def _look_after(self, parent: DurableJob, child: str) -> None:
+        """Tell a job that was taken up how one that it waits for has ended, if it has."""
+        for head in self.store.heads(job_id=child):
+            if child not in self.live and JobStatus(head.status).ended:
+                ended = self.foreign(head)
+                self.answer(parent, child, answer_of(ended))
+
+    def run_suspect(self) -> None:
+        """Let a job that may be poison run, if nothing else does."""
+        with self._lock:
+            busy = any(job.record.status is JobStatus.RUNNING for job in self.held.values() if job not in self.suspects)
+            job = self.suspects.pop(0) if self.suspects and not busy else None
+        if job is not None:
+            self.go_on(job)
+
+    def poisoned(self, job: DurableJob, deaths: int) -> None:
+        """Fail a job that took several processes with it."""
+        error = PoisonError(
+            f"{job.subject}: the last {deaths} processes that ran it died before it got anywhere, the last one while "
+            f"it ran nothing else; find out what kills them, then resume the job"
+        )
+        job.fail_as_poison(error)
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def head_of(self, job_id: str) -> JobHead:
+        """Return what the store knows of a job at a glance. Raises ExecutionError when it is not there."""
+        for head in self.store.heads(job_id=job_id):
+            return head
+        raise ExecutionError(f"the store has no job {job_id!r}")
+
+    def get(self, job_id: str) -> Job:
+        """Return a job: the one that runs here, or one as the store has it."""
+        job = self.live.get(job_id)
+        return job if job is not None and job.halted is None else self.foreign(self.head_of(job_id))
+
+    def foreign(self, head: JobHead) -> Job:
+        """Return a job as the store has it, which does not run here."""
+        flow = self.engine.flow_of(head.flow_id)
+        loaded = self.load(flow, head, allow_changes=True)
+        return self._elsewhere(flow, loaded.record)
+
+    def refresh(self, job: Job) -> bool:
+        """Bring the record of a job that runs elsewhere up to date; return whether it has ended."""
+        head = self.head_of(job.record.job_id)
+        if not JobStatus(head.status).ended:
+            return False
+        record = self.load(job.flow, head, allow_changes=True).record
+        with job.lock:
+            for name in record.__slots__:
+                setattr(job.record, name, getattr(record, name))
+        return True
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: Any, job_id: str | None) -> int:
+        """Give an event to one job, or to all that wait for it; see `Engine.publish`."""
+        if job_id is not None:
+            heads = [] if job_id in self.held else [self.head_of(job_id)]
+            here = [self.held[job_id]] if job_id in self.held else []
+        else:
+            here = [job for job in list(self.held.values()) if job.awaits(topic)]
+            heads = [head for head in self.store.heads(statuses=UNFINISHED) if head.job_id not in self.held]
+        keep = job_id is not None
+        for job in here:
+            job.publish(Published(topic, job.encode(payload, f"the event {topic!r}"), keep))
+        if heads:
+            messages = []
+            for head in heads:
+                form = self._form(head, payload, topic)
+                messages.append((head.job_id, message(do="publish", topic=topic, form=form, keep=keep)))
+            self.send(messages)
+        return len(here) + len(heads)
+
+    def _form(self, head: JobHead, payload: Any, topic: str) -> Any:
+        flow = self.flows.get(head.flow_id)
+        where = f"flow {head.flow_id!r}: job {head.job_id!r}"
+        known = flow.known_types if flow is not None else lambda: KnownTypes(where)
+        return Writer(where, known, None).value(payload, f"the event {topic!r}")
+
+    def tell(self, job_id: str, **what: Any) -> None:
+        """Ask something of a job that runs elsewhere."""
+        self.send([(job_id, message(**what))])
+
+    def send(self, messages: list[tuple[str, bytes]]) -> None:
+        """Send messages to jobs that run elsewhere. Raises StoreError when the store has no inbox."""
+        store = self.engine.store
+        if not isinstance(store, Inbox):
+            raise StoreError(f"{type(store).__name__} has no inbox, through which other processes could be reached")
+        store.send(messages)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self, timeout: float | None) -> None:
+        """Let handlers return, start no more, and let go of all jobs."""
+        closed = ExecutionError("the engine was closed; an engine with the same store can recover the job")
+        end = None if timeout is None else time.monotonic() + timeout
+        for job in list(self.held.values()):
+            bell = threading.Event()
+            job.hold(bell)
+            bell.wait(None if end is None else max(end - time.monotonic(), 0.0))
+            job.halt(closed)
+        self.held.clear()
+        try:
+            self.store.let_go(self.owner)
+        except StoreError:  # the lease runs out by itself
+            pass
+
+    def check_process(self) -> None:
+        """Raise ExecutionError in a child process made by fork, which has the engine's memory and not its threads."""
+        if os.getpid() != self.process:
+            raise ExecutionError(
+                "this engine belongs to the process that made it, and this is a child made by fork(): make a new "
+                "Engine, with a store opened anew, in the child"
+            )
+
+
+def _origin(record: JobRecord) -> str:
+    """Return what tells two jobs apart that began with something else."""
+    waiting = next(iter(next(mailbox.queue for mailbox in record.mailboxes if mailbox.queue)))
+    began = [waiting.slot.routine_id, waiting.slot.name, waiting.payload, record.shared, record.routine_states]
+    form = to_json(began, fallback=repr, bytes_mode="base64", inf_nan_mode="constants")
+    return sha256(form).hexdigest()
+
+
+def serve(job: Any) -> None:
+    """Have the event loop start the coroutine handlers of a durable job that may start."""
+    from .durable_tasks import DurableTaskTurn, start_tasks
+
+    event_loop = job.engine.event_loop(make_loop)
+    event_loop.call(start_tasks, job, event_loop, DurableTaskTurn)
+
+
+def message(**parts: Any) -> bytes:
+    """Return the body of a message to a job."""
+    return orjson.dumps(parts)

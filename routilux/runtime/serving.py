@@ -1,0 +1,130 @@
+"""What an engine does that serves: it takes jobs that nobody runs, and sees to messages from other processes.
+
+This is the only place where anything is looked at again and again, because nothing in a file wakes another process.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import orjson
+
+from ..core.points import Published
+from ..core.status import JobStatus
+from ..errors import RoutiluxError, StatusError, StoreError
+from ..store.base import Inbox, Message
+from .durable_job import DurableJob
+from .keeping import UNFINISHED
+
+logger = logging.getLogger("routilux")
+EVERY = 0.05  # seconds between two looks at the inbox
+ORPHANS_EVERY = 2.0  # seconds between two looks for jobs whose process has died
+
+
+class Serving:
+    """The serving of one engine."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._keeping = engine.keeping
+        self._last = 0
+        self._running = 0
+        self._idle = threading.Condition()
+        self._refused: set[str] = set()
+
+    def run(self, stop: threading.Event | None) -> None:
+        """Serve until the engine is closed, or ``stop`` is set."""
+        with self._idle:
+            self._running += 1
+        looked = -ORPHANS_EVERY
+        try:
+            while not self._engine.closing.is_set() and not (stop is not None and stop.is_set()):
+                try:
+                    if time.monotonic() - looked >= ORPHANS_EVERY or not isinstance(self._engine.store, Inbox):
+                        self._take_orphans()
+                        looked = time.monotonic()
+                    self._read_messages()
+                except StoreError as error:
+                    logger.warning("the store cannot be looked at for jobs and messages: %s", error)
+                self._engine.closing.wait(EVERY)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def join(self) -> None:
+        """Wait until nobody serves any more."""
+        with self._idle:
+            while self._running:
+                self._idle.wait()
+
+    def _take_orphans(self) -> None:
+        keeping = self._keeping
+        free = [
+            head.job_id
+            for head in keeping.store.heads(statuses=UNFINISHED)
+            if head.flow_id in keeping.flows and head.job_id not in keeping.held and head.job_id not in self._refused
+        ]
+        if free:
+            self._take(free)
+
+    def _take(self, jobs: list[str]) -> None:
+        """Go on with jobs, each by itself, so that one that cannot go on keeps no other from it."""
+        if not self._keeping.suspects:
+            for job_id in jobs:
+                try:
+                    self._keeping.recover(jobs=[job_id])
+                except StoreError:
+                    raise
+                except RoutiluxError as error:
+                    self._refused.add(job_id)
+                    logger.warning(str(error))
+
+    def _read_messages(self) -> None:
+        store = self._engine.store
+        if not isinstance(store, Inbox):
+            return
+        messages = store.receive(self._last)
+        wanted = {each.job_id for each in messages if each.job_id not in self._keeping.held}
+        if wanted:
+            self._take(sorted(wanted))
+        done = []
+        for each in messages:
+            job = self._keeping.held.get(each.job_id)
+            if job is not None:
+                try:
+                    self._see_to(job, each)
+                except StoreError:
+                    raise
+                except RoutiluxError as error:
+                    logger.warning("a message to job %r is of no use: %s", each.job_id, error)
+                done.append(each.number)
+        if done:
+            store.discard(done)
+
+    def _see_to(self, job: DurableJob, message: Message) -> None:
+        """Do what a message asks for, once."""
+        if message.number <= job.record.inbox:
+            return
+        what = orjson.loads(message.body)
+        do = what["do"]
+        if do == "publish":
+            job.publish(Published(what["topic"], what["form"], what["keep"], message.number))
+            return
+        if do == "answer":
+            self._keeping.answer(job, what["job"], what["answer"])
+        elif do == "cancel":
+            job.cancel_unless_ended(what["reason"])
+        elif do == "pause":
+            job.pause(what["reason"])
+        elif do == "resume" and job.record.status in (JobStatus.PAUSED, JobStatus.FAILED):
+            job.resume()
+            with job.lock:
+                job.call()
+        elif do not in ("run", "resume"):
+            raise StatusError(f"nobody knows how to {do!r}")
+        if not job.record.status.ended:
+            job.noted(message.number)

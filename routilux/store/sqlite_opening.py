@@ -1,0 +1,135 @@
+"""How a SQLite database becomes a store: its settings, its tables, and which files are refused."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..errors import StoreError
+from .sqlite_errors import explained
+
+# It marks a database as one of ours: "rout" in ASCII.
+APPLICATION = 0x726F7574
+VERSION = 1
+OLDEST_SQLITE = (3, 35)
+# Pages in the log after which SQLite copies them into the database, and the size that its file is cut back to.
+CHECKPOINT_PAGES = 1000
+LOG_BYTES = 4 * 1024 * 1024
+# Each try waits for whoever was in the way, so that more than a few tries mean something else.
+TRIES = 20
+
+TABLES = (
+    """
+    CREATE TABLE jobs (
+        id TEXT NOT NULL PRIMARY KEY,
+        flow_id TEXT NOT NULL,
+        status TEXT NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        owner TEXT,
+        epoch INTEGER NOT NULL,
+        deaths INTEGER NOT NULL,
+        base INTEGER NOT NULL DEFAULT 0,
+        claimed_at INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX jobs_by_flow ON jobs (flow_id, status)",
+    "CREATE INDEX jobs_by_status ON jobs (status)",
+    "CREATE INDEX jobs_by_owner ON jobs (owner) WHERE owner IS NOT NULL",
+    """
+    CREATE TABLE entries (
+        job TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (job, number)
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE snapshots (job TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE owners (id TEXT NOT NULL PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE messages (number INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX messages_by_job ON messages (job)",
+)
+
+
+def check_version_of_sqlite(store: str) -> None:
+    """Raise StoreError when Python came with a SQLite that is too old."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreError(
+            f"{store}: SQLite 3.35 or newer is needed, and this Python has {sqlite3.sqlite_version}; "
+            "use a newer Python, or a memory store"
+        )
+
+
+def connected(path: str, store: str, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    """Return a connection to a database that has our tables.
+
+    Raises StoreError when the file cannot be opened, is no database, or is not one that this version can read.
+    """
+    try:
+        connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise explained(store, "open the database", error) from error
+    try:
+        _use_write_ahead_log(connection)
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+        # What a snapshot has replaced is no secret: overwriting it with zeros would write every page once more.
+        connection.execute("PRAGMA secure_delete=OFF")
+        connection.execute("PRAGMA cell_size_check=ON")
+        _make_tables(connection, store)
+    except sqlite3.Error as error:
+        connection.close()
+        raise explained(store, "open the database", error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch the database to a write-ahead log.
+
+    SQLite does not wait for others who are about to do the same, but it does wait to begin a transaction: that is how
+    to be back when they are done.
+    """
+    for _ in range(TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _make_tables(connection: sqlite3.Connection, store: str) -> None:
+    """Make the tables unless they are there. Whoever makes them has made them all."""
+    if _is_ready(connection, store):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_ready(connection, store):
+            for statement in TABLES:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={APPLICATION}")
+            connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _is_ready(connection: sqlite3.Connection, store: str) -> bool:
+    """Return whether the tables are there; raise StoreError for a database of others, or of a newer version."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application == APPLICATION and version == VERSION:
+        return True
+    if application == APPLICATION and version > VERSION:
+        raise StoreError(
+            f"{store}: a newer version of routilux made it (format {version}, this one reads {VERSION}); "
+            "update routilux, or give the path of another file"
+        )
+    if application or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreError(f"{store}: it is another program's database; give the path of another file")
+    return False
