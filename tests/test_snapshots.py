@@ -151,7 +151,7 @@ class Run:
     def turn(self, delivery, slot):
         kind = self.pick(["end", "end", "merge", "start", "failure", "step", "wait", "wait", "edit", "flush", "retry"])
         name = self.pick(["one", "two"]) if kind in ("start", "failure", "step", "wait") else None
-        began, batch, reads = self.tick(), self.batch(slot), (Read(None, "x", {"~": "tuple", "v": [1]}, 3),)
+        began, batch, reads = self.tick(), self.batch(slot), (Read(None, "x", [{"~": "tuple", "v": [1]}], 3, "look"),)
         if self.record.closed or (kind == "merge" and slot.merge == "override"):
             kind = "end"
         return Committed(delivery, slot.index, began, kind, name, self.outcome(kind, slot), batch, reads, self.tick())
@@ -174,7 +174,7 @@ class Run:
 
 def written(flow, record):
     plan = flow.plan()
-    return snapshot_document(snapshot(record), Writer("the job", flow.known_types, None), "1", shape_of(plan))
+    return snapshot_document(snapshot(record), Writer("the job", flow.known_types, None), "1", shape_of(plan), "origin")
 
 
 def read(flow, body, epoch=EPOCH, limit=None):
@@ -223,7 +223,7 @@ def test_j4_what_happens_after_a_snapshot_is_taken_does_not_change_it(seed, leng
     record = fold(begun(FLOW), facts[:cut])
     then, taken = written(FLOW, record), snapshot(record)
     fold(record, facts[cut:])
-    body = snapshot_document(taken, Writer("the job", FLOW.known_types, None), "1", shape_of(FLOW.plan()))
+    body = snapshot_document(taken, Writer("the job", FLOW.known_types, None), "1", shape_of(FLOW.plan()), "origin")
     assert body == then
 
 
@@ -238,7 +238,7 @@ def turn(delivery, slot, kind, name, outcome, at, batch=(), **more):
 MIDDLE = [
     turn(1, 0, "end", None, ("completed", 1, 5, None, False, None), 5, batch=(1, 2)),  # 2 and 4 to b, 3 and 5 to c
     turn(2, 1, "merge", None, None, 10),
-    turn(2, 1, "start", "pay", None, 11, reads=(Read("b", "k", 1, 2), Read(None, None, ["k"], 0))),
+    turn(2, 1, "start", "pay", None, 11, reads=(Read("b", "k", [1], 2, "copy"), Read(None, None, [], 0, "edit"))),
     turn(2, 1, "failure", "pay", BOOM, 12),
     turn(4, 1, "step", "ask", ({"~": "tuple", "v": []},), 13),
     turn(4, 1, "wait", "reply", (Wait(90, "answers"), 3), 14),
@@ -264,7 +264,7 @@ def test_j3_turns_that_have_not_ended_are_kept_with_their_points():
     assert [*found.running] == [2]
     assert found.retrying[3].due == 80
     assert found.waiting[4].wait == Wait(90, "answers")
-    reads = (Read("b", "k", 1, 2), Read(None, None, ["k"], 0))
+    reads = (Read("b", "k", [1], 2, "copy"), Read(None, None, [], 0, "edit"))
     assert found.points[2] == [Point("step", "pay", reads, failures=1)]
     assert found.points[5][0].arrived == {"job-2": {"status": "failed"}}
     assert found.points[5][0].form == (["job-1", "job-2"],)
@@ -368,14 +368,14 @@ def test_t2_a_job_without_a_store_is_not_saved_while_a_handler_waits():
     plain = JobRecord(flow.plan(), "job", 0, 0)
     values = Writer("flow 'chain': job 'job'", flow.known_types, None)
     with pytest.raises(SaveError, match=r"^flow 'chain': job 'job': 'r0\.input' waits at 'reply'"):
-        snapshot_document(snapshot(make_wait(plain)), values, None, shape_of(flow.plan()))
+        snapshot_document(snapshot(make_wait(plain)), values, None, shape_of(flow.plan()), "origin")
 
 
 def test_l4_a_durable_job_that_waits_is_loaded_where_there_is_a_store():
     flow = chain(Step(lambda step: None), engine=Engine())
     record = make_wait(JobRecord(flow.plan(), "job", 0, 0, durable=True))
     values = Writer("job", flow.known_types, None)
-    document = json.loads(snapshot_document(snapshot(record), values, None, shape_of(flow.plan())))
+    document = json.loads(snapshot_document(snapshot(record), values, None, shape_of(flow.plan()), "origin"))
     with pytest.raises(LoadError, match=r"the handler of 'r0\.input' was in the middle of a durable turn"):
         JobState.from_dict(document, flow)
     flow.engine.store = SimpleNamespace()
