@@ -263,10 +263,14 @@ def status_after(record: JobRecord, activation: Activation | None, fact: Any) ->
             return JobStatus.COMPLETED
     if fact.kind not in ("end", "wait"):
         return JobStatus.RUNNING if record.status is JobStatus.RUNNING else None
+    if record.status is not JobStatus.RUNNING:
+        return None
     events = activation.slot.node.events
-    more = any(events[each.event].routes and not each.later for each in fact.batch.emissions)
-    if more or record.queued or len(record.running) > 1 or record.retrying or record.status is not JobStatus.RUNNING:
-        return JobStatus.RUNNING if record.status is JobStatus.RUNNING else None
+    if record.queued or len(record.running) > 1 or record.retrying:
+        return JobStatus.RUNNING
+    for each in fact.batch.emissions:
+        if not each.later and events[each.event].routes:
+            return JobStatus.RUNNING
     if fact.kind == "wait" or record.waiting:
         return JobStatus.WAITING
     later = record.deferred or any(each.later for each in fact.batch.emissions)
