@@ -48,10 +48,16 @@ class Durable(Committing):
     edit_base: dict[str, Any]
     error: BaseException | None
 
+    def prepare(self) -> None:
+        """Make ready for the first activation."""
+        self.gathered = Gathering()
+        self.shared = SharedView(self)
+
     def begin(self, activation: Activation) -> None:
         """Make ready for an activation."""
         self.held = []
-        self.gathered = Gathering()
+        if not self.gathered.clean:
+            self.gathered = Gathering()
         points = self.record.points
         self.points = points.get(activation.delivery.id, NO_POINTS)[:] if points else NO_POINTS
         self.place = 0
@@ -59,7 +65,6 @@ class Durable(Committing):
         self.refused = None
         self.copied = NOTHING
         self.copy_noted = set()
-        self.shared = SharedView(self)
 
     @property
     def replaying(self) -> bool:

@@ -19,6 +19,7 @@ class DurableTurn(Durable, Turn):
 
     def __init__(self, job: DurableJob, mailbox: Mailbox, depth: int = 0) -> None:
         super().__init__(job, mailbox, depth)
+        self.prepare()
         self.spoiled = False  # a thread that was given up may still be in here
 
     def run(self) -> None:

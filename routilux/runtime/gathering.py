@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..core.commits import NO_BATCH
 from ..core.points import Batch, Emission, Read
 from ..core.records import Logged, Sent, Wrote
 from .drafts import MISSING
@@ -37,6 +38,11 @@ class Gathering:
         self.looked: dict[tuple[Area, str | None], tuple[Any, int]] = {}
         self.reads: list[Read] = []
 
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was gathered or read."""
+        return not (self.areas or self.looked or self.log or self.outputs or self.seen or self.reads)
+
     def put(self, area: Area, values: Mapping[str, Any], removed: tuple[str, ...]) -> None:
         """Gather a write."""
         own = self.areas.setdefault(area, {})
@@ -58,9 +64,6 @@ class Gathering:
         if not emissions and not writes and not self.log and not self.outputs:
             return NO_BATCH
         return Batch(emissions, writes, tuple(self.log), tuple(self.outputs))
-
-
-NO_BATCH = Batch()
 
 
 def _wrote(area: Area, own: Mapping[str, Any]) -> Wrote:
