@@ -103,20 +103,22 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 def _make_tables(connection: sqlite3.Connection, store: str) -> None:
-    """Make the tables unless they are there. Whoever makes them has made them all."""
-    if _is_ready(connection, store):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if not _is_ready(connection, store):
-            for statement in TABLES:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id={APPLICATION}")
-            connection.execute(f"PRAGMA user_version={VERSION}")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+    """Make the tables unless they are there. Who makes them has made them all, and who looks sees all or none."""
+    for begin in ("BEGIN", "BEGIN IMMEDIATE"):
+        connection.execute(begin)
+        try:
+            ready = _is_ready(connection, store)
+            if not ready and begin == "BEGIN IMMEDIATE":
+                for statement in TABLES:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={APPLICATION}")
+                connection.execute(f"PRAGMA user_version={VERSION}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        if ready:
+            return
 
 
 def _is_ready(connection: sqlite3.Connection, store: str) -> bool:
