@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.commits import answered, published, status_after
 from ..core.copying import copy_value
@@ -50,11 +50,22 @@ LEAST_BEFORE_SNAPSHOT = 256 * 1024  # bytes of journal; and never less than the 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between attempts to reach a store
 
 
+class Keeper(Protocol):
+    """What an engine has for its durable jobs, as far as these know it."""
+
+    def put_to_sleep(self, job: Any) -> None:
+        """A job waits, and nobody works for it."""
+
+    def awake(self, job: Any) -> None:
+        """Somebody works for a job, or will."""
+
+
 class DurableJob(Job):
     """One execution of a flow that survives the process.
 
     Args:
         journal: where its facts are kept.
+        keeper: what the engine has for its durable jobs.
         snapshot: returns the record as a document; called with the lock held by nobody and ``commits`` held.
         patience: for how many seconds the store is asked again when it cannot do what it is asked for.
 
@@ -72,6 +83,7 @@ class DurableJob(Job):
         *,
         journal: Journal,
         head: JobHead,
+        keeper: Keeper,
         snapshot: Callable[[Job], bytes],
         patience: float,
     ) -> None:
@@ -83,6 +95,7 @@ class DurableJob(Job):
         self.halted: BaseException | None = None
         self.retry_error: BaseException | None = None
         self.subject = f"flow {record.plan.flow_id!r}: job {record.job_id!r}"
+        self._keeper = keeper
         self._snapshot = snapshot
         self.most_before_snapshot = LEAST_BEFORE_SNAPSHOT
         self._facts = FactWriter(record.plan, self.writer(), record.epoch)
@@ -185,6 +198,12 @@ class DurableJob(Job):
         except StoreError as error:
             self._patiently(lambda: self.journal.put_snapshot(document), error)
 
+    def left(self) -> None:
+        """See to it that nobody works for the job any more. The caller holds the lock."""
+        super().left()
+        if self.record.status is JobStatus.WAITING and not self.crew and not self.tasks and self.halted is None:
+            self._keeper.put_to_sleep(self)
+
     @property
     def at_rest(self) -> bool:
         """Whether no handler runs and none will until somebody changes the job, and everybody has heard so."""
@@ -232,6 +251,7 @@ class DurableJob(Job):
 
     def publish(self, fact: Published) -> None:
         """Give an event to the job. Raises StoreError when it cannot be kept."""
+        self._keeper.awake(self)
         with self.commits:
             if fact.message and fact.message <= self.record.inbox:
                 return
@@ -242,6 +262,7 @@ class DurableJob(Job):
 
     def answer(self, fact: Answered) -> None:
         """Tell the job that one of those that it waits for has ended."""
+        self._keeper.awake(self)
         with self.commits:
             activation = self.record.waiting.get(fact.delivery)
             if activation is None:
@@ -265,6 +286,7 @@ class DurableJob(Job):
 
     def pause(self, reason: str) -> None:
         """See `Job.pause`."""
+        self._keeper.awake(self)
         with self.commits:
             check_change(self._where(), self.record.status, JobStatus.PAUSED)
             self.keep(Paused(reason))
@@ -272,6 +294,7 @@ class DurableJob(Job):
 
     def resume(self) -> None:
         """See `Job.resume`."""
+        self._keeper.awake(self)
         with self.commits:
             self.check_resumable()
             self.keep(Resumed(self.now()))
@@ -279,6 +302,7 @@ class DurableJob(Job):
 
     def cancel(self, reason: str) -> None:
         """See `Job.cancel`."""
+        self._keeper.awake(self)
         with self.commits:
             check_change(self._where(), self.record.status, JobStatus.CANCELLED)
             self.keep(Cancelled(reason, self.now()))
@@ -286,6 +310,7 @@ class DurableJob(Job):
 
     def cancel_unless_ended(self, reason: str) -> None:
         """See `Job.cancel_unless_ended`."""
+        self._keeper.awake(self)
         with self.commits:
             if not self.record.status.ended:
                 self.keep(Cancelled(reason, self.now()))

@@ -154,6 +154,8 @@ class TaskTurn(Committing):
             with self.job.lock:
                 self.job.tasks.discard(self)
                 given_up = self.given_up
+                if not self.record.open:
+                    self.job.left()
             self.task = None  # its variables refer to this turn
             self.event_loop.done(task, given_up)
 
