@@ -59,6 +59,9 @@ class Keeper(Protocol):
     def awake(self, job: Any) -> None:
         """Somebody works for a job, or will."""
 
+    def cancel_children(self, job: Any) -> None:
+        """Cancel the jobs that a job's handlers have started."""
+
 
 class DurableJob(Job):
     """One execution of a flow that survives the process.
@@ -281,6 +284,10 @@ class DurableJob(Job):
 
     # --- its life ----------------------------------------------------------------------------------------------------
 
+    def _time_came(self, activation: Activation) -> None:
+        self._keeper.awake(self)
+        super()._time_came(activation)
+
     def _where(self) -> str:
         return f"flow {self.plan.flow_id!r}: job {self.record.job_id!r}"
 
@@ -305,7 +312,7 @@ class DurableJob(Job):
         self._keeper.awake(self)
         with self.commits:
             check_change(self._where(), self.record.status, JobStatus.CANCELLED)
-            self.keep(Cancelled(reason, self.now()))
+            self._keep_cancelled(reason)
             super().cancel(reason)
 
     def cancel_unless_ended(self, reason: str) -> None:
@@ -313,8 +320,23 @@ class DurableJob(Job):
         self._keeper.awake(self)
         with self.commits:
             if not self.record.status.ended:
-                self.keep(Cancelled(reason, self.now()))
-                super().cancel(reason)
+                self._keep_cancelled(reason)
+                super().cancel_unless_ended(reason)
+
+    def _keep_cancelled(self, reason: str) -> None:
+        self.keep_begun()
+        self.keep(Cancelled(reason, self.now()))
+
+    def keep_begun(self, but: Activation | None = None) -> None:
+        """Keep which activations run, before the job forgets those that do not. The caller holds `commits`."""
+        for each in list(self.record.running.values()):
+            if each is not but:
+                fact = Committed(each.delivery.id, each.slot.index, each.started, "begin", None, None, at=self.now())
+                self.keep(fact, each)
+
+    def cancel_children(self) -> None:
+        """Cancel the jobs that this one's handlers have started."""
+        self._keeper.cancel_children(self)
 
     def expire(self, timeout: float) -> None:
         """See `Job.expire`."""

@@ -41,7 +41,7 @@ from .durable_job import DurableJob
 from .durable_turn import DurableTurn
 from .foreign_job import ForeignJob
 from .invoking import answer_of
-from .job import Job
+from .job import PARENT_CANCELLED, Job
 from .processes import is_dead, owner_name
 from .timers import Timer
 from .write_behind import WriteBehind
@@ -239,8 +239,8 @@ class Keeping:
             if self.held.get(job_id) is not job or job in self.suspects:
                 return
             del self.held[job_id]
-            for timer in job.timers.values():
-                timer.cancel()
+            for each in job.timers.values():
+                each.cancel()
             job.timers.clear()
             dues = [wait.due for wait in waits if wait.due is not None]
             timer: Timer | None = None
@@ -300,6 +300,16 @@ class Keeping:
             if activation.wait is not None and job_id in activation.wait.jobs:
                 parent.answer(Answered(delivery, job_id, answer))
                 return
+
+    def cancel_children(self, job: DurableJob) -> None:
+        """Cancel the jobs that a job's handlers have started, as far as they run here."""
+        for job_id in [*self.held, *self.sleepers]:
+            child = self.find(job_id) if job_id.startswith(f"{job.record.job_id}/") else None
+            if child is not None and child.record.parent_job_id == job.record.job_id:
+                try:
+                    child.cancel_unless_ended(PARENT_CANCELLED)
+                except RoutiluxError:  # it has halted
+                    pass
 
     def moves(self, jobs: tuple[str, ...]) -> bool:
         """Whether one of these jobs will go on by itself."""
