@@ -192,10 +192,9 @@ class Job(Crew):
 
     def plan_retry(self, activation: Activation) -> None:
         """Have an activation run again when it is due. The caller holds the lock."""
-        left = max(activation.due - self.now(), 0) / 1e9
         key = activation.delivery.id
         try:
-            self.timers[key] = self.engine.timers.after(left, partial(self._retry, activation))
+            self.timers[key] = self.engine.timers.at(activation.due, partial(self._retry, activation))
         except RuntimeError as error:
             self._fail(error)
 
@@ -210,15 +209,13 @@ class Job(Crew):
 
     def plan_wake(self, activation: Activation) -> None:
         """Have an activation that waits go on when it may, now or later. The caller holds the lock."""
-        wait, now = activation.wait, self.now()
-        if is_over(self.record, activation, now):
+        wait = activation.wait
+        if is_over(self.record, activation, self.now()):
             self.wake(activation)
         elif wait is not None and wait.due is not None:
             key = activation.delivery.id
             try:
-                self.timers[key] = self.engine.timers.after(
-                    (wait.due - now) / 1e9, partial(self._time_came, activation)
-                )
+                self.timers[key] = self.engine.timers.at(wait.due, partial(self._time_came, activation))
             except RuntimeError as error:
                 self._fail(error)
 

@@ -245,10 +245,8 @@ class Keeping:
             dues = [wait.due for wait in waits if wait.due is not None]
             timer: Timer | None = None
             if dues:
-                left = max(min(dues) - job.now(), 0) / 1e9
-                timer = self.engine.timers.after(
-                    left, partial(self.engine.committers.submit, partial(self.find, job_id))
-                )
+                wake = partial(self.engine.committers.submit, partial(self.find, job_id))
+                timer = self.engine.timers.at(min(dues), wake)
             topics = tuple(wait.topic for wait in waits if wait.topic is not None)
             self.sleepers[job_id] = Sleeper(job.flow, job.head, topics, timer)
         job.flow._jobs.forget(job)
