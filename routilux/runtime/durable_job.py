@@ -221,7 +221,7 @@ class DurableJob(Job):
         if fact.kind == "retry":
             self.plan_retry(result)
         elif fact.kind == "wait":
-            self.plan_wake(result)
+            self.plan_wake(result, self.now())
         elif self.record.on_loop or (self.record.ready and fact.kind != "end"):
             self.call()
         if listening.everything or self.flow.output_handlers:

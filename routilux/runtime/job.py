@@ -203,14 +203,15 @@ class Job(Crew):
         for activation in self.record.retrying.values():
             if activation.delivery.id not in self.timers:
                 self.plan_retry(activation)
+        now = self.now()  # once, so that they wake in order
         for activation in list(self.record.waiting.values()):
             if activation.delivery.id not in self.timers:
-                self.plan_wake(activation)
+                self.plan_wake(activation, now)
 
-    def plan_wake(self, activation: Activation) -> None:
+    def plan_wake(self, activation: Activation, now: int) -> None:
         """Have an activation that waits go on when it may, now or later. The caller holds the lock."""
         wait = activation.wait
-        if is_over(self.record, activation, self.now()):
+        if is_over(self.record, activation, now):
             self.wake(activation)
         elif wait is not None and wait.due is not None:
             key = activation.delivery.id

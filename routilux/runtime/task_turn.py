@@ -286,7 +286,7 @@ class TaskTurn(Committing):
             record.points[activation.delivery.id] = [self.point]
             job.asleep[activation.delivery.id] = bell
             suspended(record, activation, wait, spent, since)
-            job.plan_wake(activation)
+            job.plan_wake(activation, job.now())
             self.following(False)
             self.asleep = True
             self.nested_since = since
