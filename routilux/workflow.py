@@ -197,8 +197,8 @@ class Workflow(Generic[PayloadT, ResultT]):
         if waits:
             raise ExecutionError(
                 f"{where} waits at {' and at '.join(waits)}, and run() does not wait for what comes from outside. The "
-                f"job goes on when somebody calls engine.publish(topic, payload, job_id={state.job_id!r}); to wait for "
-                f"its end, begin it with start(), and call wait() of the JobState which that returns"
+                f"job goes on when somebody publishes it, with engine.publish(topic, payload, job_id); to wait for the "
+                f"end of such a job, begin it with start(), and call wait() of the JobState which that returns"
             )
         if state.status is JobStatus.RUNNING and timeout is not None:
             raise JobTimeoutError(f"{where} runs elsewhere, and has not ended within {timeout:g} seconds")

@@ -174,6 +174,12 @@ class Job(Crew):
                 if self.at_rest:
                     self._rest()
 
+    def look_whether_at_rest(self) -> None:
+        """See to what is due when the job has come to rest, though nothing of its own has happened."""
+        with self.lock:
+            if self.at_rest:
+                self._rest()
+
     def _rest(self) -> None:
         if self.timers and self.record.status is not JobStatus.WAITING:
             for timer in self.timers.values():
