@@ -210,9 +210,16 @@ def globals_of(handler: Callable[..., Any]) -> dict[str, Any]:
 
 
 def returned_type(function: Callable[..., Any]) -> Any:
-    """Return the annotation of what a callable returns, resolved; None when it has none, or it cannot be resolved."""
+    """Return the annotation of what a callable returns, resolved; None when it has none, or it cannot be resolved.
+
+    A class returns its instances.
+    """
     while isinstance(function, functools.partial):
         function = function.func
+    if inspect.isclass(function):
+        return function
+    if not inspect.isroutine(function):
+        function = type(function).__call__
     noted = getattr(function, "__annotations__", {}).get("return")
     if not isinstance(noted, str):
         return noted

@@ -383,9 +383,9 @@ class Job(Crew):
 
     def learn(self, function: Any) -> None:
         """Let what a step's function returns, according to its annotation, be saved."""
-        hint = getattr(function, "__annotations__", {}).get("return")
+        hint = returned_type(function)
         if hint is not None:
-            self.flow.learn_types([returned_type(function)])
+            self.flow.learn_types([hint])
 
     def begin_child(self, invocation: Any, job_id: str) -> None:
         """Start a job that one of this job's handlers has invoked, unless it was started before."""
