@@ -217,6 +217,9 @@ class Keeping:
     def rested(self, job: DurableJob) -> None:
         """A job has come to rest: it need not be kept, unless it waits. The caller holds the job's lock."""
         if job.record.status is JobStatus.WAITING and job.halted is None:
+            parent = self.live.get(job.record.parent_job_id or "")
+            if parent is not None:  # which may have come to rest with it
+                self.engine.committers.submit(parent.look_whether_at_rest)
             return
         with self._lock:
             if self.held.get(job.record.job_id) is job:
