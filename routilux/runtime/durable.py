@@ -355,6 +355,8 @@ class Durable(Committing):
         """Do what follows from a commit. The caller holds the lock."""
         if kind == "wait":
             self.job.plan_wake(result)
+            if result.wait is not None and result.wait.jobs:
+                self.job.engine.keeping.begun_to_wait(self.job, result.wait.jobs)
         elif self.record.ready or self.record.on_loop:
             self.job.call()
 
