@@ -10,7 +10,7 @@ from crashing import World, life_of
 from pydantic import BaseModel
 
 from routilux import AsyncContext, Context, ErrorHandler, Flow, Routine
-from routilux.runtime import durable_job
+from routilux.runtime.durable_job import DurableJob
 
 
 class Totals(BaseModel):
@@ -251,8 +251,8 @@ def test_j2_j4_a_crash_after_any_fact_of_a_rich_job_changes_nothing(strategy, he
 
 
 def test_j4_a_crash_after_any_fact_or_snapshot_changes_nothing(monkeypatch):
-    monkeypatch.setattr(durable_job, "LEAST_BEFORE_SNAPSHOT", 0)
-    monkeypatch.setattr(durable_job.DurableJob, "_snapshot_size", property(lambda self: 0, lambda self, size: None))
+    every = property(lambda job: 0, lambda job, size: None)
+    monkeypatch.setattr(DurableJob, "most_before_snapshot", every, raising=False)
     assert check_every_crash(rich()) > 90
 
 

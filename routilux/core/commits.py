@@ -31,19 +31,20 @@ from .points import Answered, Batch, Committed, Point, Published
 from .records import Cancelled, ErrorRecord, Failed, Paused, Resumed
 from .status import JobStatus
 
+NO_BATCH = Batch()
+
 
 def committed(record: JobRecord, activation: Activation, fact: Committed) -> Any:
     """Put a turn, or a part of it, into the record.
 
     Returns the history's entry when the activation has ended, what goes on when it waits or is retried, else None.
     """
-    _batch(record, activation, fact.batch, fact.at)
+    if fact.batch is not NO_BATCH and not record.closed:
+        _put(record, activation, fact.batch, fact.at)
     return OUTCOMES[fact.kind](record, activation, fact)
 
 
-def _batch(record: JobRecord, activation: Activation, batch: Batch, at: int) -> None:
-    if record.closed:
-        return
+def _put(record: JobRecord, activation: Activation, batch: Batch, at: int) -> None:
     for event, data, isolate, later in batch.emissions:
         plan = activation.slot.node.events[event]
         if later:
@@ -250,24 +251,25 @@ def unfinished(record: JobRecord) -> None:
 
 def status_after(record: JobRecord, activation: Activation | None, fact: Any) -> JobStatus | None:
     """Return the status that a job will have when a fact is in its record, None when it stays as it is."""
-    fixed = FIXED.get(type(fact))
-    if fixed is not None:
-        return fixed
-    if not isinstance(fact, Committed) or activation is None or record.closed:
+    if fact.__class__ is not Committed or activation is None:
+        return FIXED.get(fact.__class__)
+    status, kind = record.status, fact.kind
+    if kind == "end" and fact.outcome[4]:
+        return JobStatus.FAILED
+    if status is not JobStatus.RUNNING or record.closed:
         return None
-    if fact.kind == "end":
-        _, _, _, _, stop, finish = fact.outcome
-        if stop:
-            return JobStatus.FAILED
-        if finish is not None and record.status is JobStatus.RUNNING:
+    if kind == "end":
+        if fact.outcome[5] is not None:
             return JobStatus.COMPLETED
-    if fact.kind not in ("end", "wait"):
-        return JobStatus.RUNNING if record.status is JobStatus.RUNNING else None
+    elif kind != "wait":
+        return status
     events = activation.slot.node.events
-    more = any(events[each.event].routes and not each.later for each in fact.batch.emissions)
-    if more or record.queued or len(record.running) > 1 or record.retrying or record.status is not JobStatus.RUNNING:
-        return JobStatus.RUNNING if record.status is JobStatus.RUNNING else None
-    if fact.kind == "wait" or record.waiting:
+    if record.queued or len(record.running) > 1 or record.retrying:
+        return JobStatus.RUNNING
+    for each in fact.batch.emissions:
+        if not each.later and events[each.event].routes:
+            return JobStatus.RUNNING
+    if kind == "wait" or record.waiting:
         return JobStatus.WAITING
     later = record.deferred or any(each.later for each in fact.batch.emissions)
     return JobStatus.PAUSED if later else JobStatus.COMPLETED

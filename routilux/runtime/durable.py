@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.commits import committed
-from ..core.copying import copy_payload
+from ..core.copying import ATOMS, copy_payload
 from ..core.job_record import Activation
 from ..core.plan import SlotPlan
 from ..core.points import Committed, Point, Read, Wait
@@ -25,6 +25,9 @@ from .drafts import MISSING, Draft, EditDraft
 from .durable_job import DurableJob
 from .gathering import COPY, EDIT, LOOK, Gathering, SharedView, over
 from .state_writes import Area
+
+NO_POINTS: list[Point] = []
+NOTHING: dict[str, Any] = {}
 
 
 class Durable(Committing):
@@ -45,17 +48,23 @@ class Durable(Committing):
     edit_base: dict[str, Any]
     error: BaseException | None
 
+    def prepare(self) -> None:
+        """Make ready for the first activation."""
+        self.gathered = Gathering()
+        self.shared = SharedView(self)
+
     def begin(self, activation: Activation) -> None:
         """Make ready for an activation."""
         self.held = []
-        self.gathered = Gathering()
-        self.points = self.record.points.get(activation.delivery.id, [])[:]
+        if not self.gathered.clean:
+            self.gathered = Gathering()
+        points = self.record.points
+        self.points = points.get(activation.delivery.id, NO_POINTS)[:] if points else NO_POINTS
         self.place = 0
         self.waits_for = None
         self.refused = None
-        self.copied = {}
+        self.copied = NOTHING
         self.copy_noted = set()
-        self.shared = SharedView(self)
 
     @property
     def replaying(self) -> bool:
@@ -66,10 +75,11 @@ class Durable(Committing):
         """Raise when the activation may not act any more."""
         if self.waits_for is not None:
             raise self.suspension()
-        if self.refused is not None:
-            raise self.refused
-        self.job.check_going()
-        super().check(activation)
+        refused = self.refused or self.job.halted
+        if refused is not None:
+            raise refused
+        if self.record.running.get(activation.delivery.id) is not activation:
+            raise self.too_late(activation)
 
     def suspension(self) -> Suspend:
         """Return what leaves the handler because it waits."""
@@ -85,11 +95,18 @@ class Durable(Committing):
 
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine when the turn commits; it does by itself when many wait for that."""
-        if self.activation is not None:
-            self.check(self.activation)
-        super().emit(event_name, params)
-        assert self.held is not None
-        if len(self.held) >= self.job.max_pending and self.editing is None:
+        activation, held = self.acting(f"emit({event_name!r})"), self.held
+        assert held is not None
+        self.check(activation)
+        event = self._event(activation.slot, event_name, params)
+        isolate = False
+        if self.job.plan.copy_payloads:
+            for value in params.values():
+                if value.__class__ not in ATOMS:
+                    params, isolate = copy_payload(params), True
+                    break
+        held.append((event, params, isolate, False))
+        if len(held) >= self.job.max_pending and self.editing is None:
             self.overflow()
 
     def overflow(self) -> None:
@@ -312,53 +329,44 @@ class Durable(Committing):
         if self.draft is not None:
             self._note_draft(self.draft, self.copied, self.copy_noted, COPY)
         try:
-            return self._commit_fact(activation, kind, name, outcome, tuple(self.gathered.reads))
+            result = self._commit_fact(activation, kind, name, outcome, tuple(self.gathered.reads))
         except Exception as error:
             self.refused = error
             raise
         finally:
             self._clear()
+        self.job.tell()
+        return result
 
     def _commit_fact(
         self, activation: Activation, kind: str, name: str | None, outcome: Any, reads: tuple[Read, ...] = ()
     ) -> Any:
-        job, gathered = self.job, self.gathered
-        kept_back = kind not in ("end", "retry") and self.keeps_emissions(activation.slot)
+        job, record, slot = self.job, self.record, activation.slot
+        delivery = activation.delivery.id
+        held = self.held
+        if kind not in ("end", "retry") and self.keeps_emissions(slot):
+            held = None
         with job.commits:
-            with job.lock:
-                self.check_committable(activation)
-            self._agree(activation)
-            batch = gathered.batch([] if kept_back else self.held or [])
-            slot, at = activation.slot, job.now()
-            fact = Committed(
-                activation.delivery.id, slot.index, activation.started, kind, name, outcome, batch, reads, at
-            )
+            # Without the lock, because nobody ends an activation without holding `commits`.
+            if job.halted is not None:
+                raise job.halted
+            if record.running.get(delivery) is not activation:
+                raise self.too_late(activation)
+            if self.gathered.areas:
+                self._agree(activation)
+            batch = self.gathered.batch(held)
+            at = outcome[2] if kind == "end" else job.now()
+            fact = Committed(delivery, slot.index, activation.started, kind, name, outcome, batch, reads, at)
             job.keep(fact, activation)
             with job.lock:
-                result = committed(self.record, activation, fact)
+                result = committed(record, activation, fact)
                 for wrote in batch.writes:
                     for key in (*wrote.values, *wrote.removed):
-                        self.own[wrote.area, key] = self.record.versions[wrote.area, key]
-                job.note_committed(fact, activation, result)
-                self.committed(kind, result)
-            job.compact()
-        job.tell()
+                        self.own[wrote.area, key] = record.versions[wrote.area, key]
+                job.committed(fact, activation, result)
+            if job.journal.bytes_since_snapshot > job.most_before_snapshot:
+                job.compact()
         return result
-
-    def check_committable(self, activation: Activation) -> None:
-        """Raise when the activation is over for its job. The caller holds the lock."""
-        self.job.check_going()
-        if self.record.running.get(activation.delivery.id) is not activation:
-            raise self.too_late(activation)
-
-    def committed(self, kind: str, result: Any) -> None:
-        """Do what follows from a commit. The caller holds the lock."""
-        if kind == "wait":
-            self.job.plan_wake(result)
-            if result.wait is not None and result.wait.jobs:
-                self.job.engine.keeping.begun_to_wait(self.job, result.wait.jobs)
-        elif self.record.ready or self.record.on_loop:
-            self.job.call()
 
     def _agree(self, activation: Activation) -> None:
         """Raise ConflictError for a write that would lose somebody else's; let validators see what others wrote."""

@@ -15,6 +15,7 @@ from typing import Any
 from ..core.commits import answered, published, status_after
 from ..core.copying import copy_value
 from ..core.job_record import Activation, JobRecord
+from ..core.listening import listening
 from ..core.points import Answered, Committed, DurableFact, Noted, Published
 from ..core.records import (
     Cancelled,
@@ -83,10 +84,9 @@ class DurableJob(Job):
         self.retry_error: BaseException | None = None
         self.subject = f"flow {record.plan.flow_id!r}: job {record.job_id!r}"
         self._snapshot = snapshot
-        self._snapshot_size = 0
+        self.most_before_snapshot = LEAST_BEFORE_SNAPSHOT
         self._facts = FactWriter(record.plan, self.writer(), record.epoch)
         self._sizes = {key: size_of(key, value) for key, value in record.shared.items()}
-        self._size = sum(self._sizes.values())
 
     # --- values ------------------------------------------------------------------------------------------------------
 
@@ -115,20 +115,28 @@ class DurableJob(Job):
         Raises StateError when the shared data would outgrow the flow's ``max_state_bytes``, SaveError for a value that
         has no form, StoreError when the store cannot take it: the job halts in this process then.
         """
-        self.check_going()
-        sizes = self._grown(fact)
-        body = self._facts.write(fact, lambda: self.record.shared)
+        if self.halted is not None:
+            raise self.halted
+        turn = fact.__class__ is Committed
+        sizes = self._grown(fact) if not turn or fact.batch.writes else None  # type: ignore[union-attr]
+        body = self._facts.write(fact, self._shared)
         status = status_after(self.record, activation, fact)
         head = None
         if status is not None and status != self.head.status:
             head = self.head._replace(status=str(status), updated=self.engine.clock.time_ns() / 1e9)
-        self._patiently(lambda: self.journal.append([body], head))
+        try:
+            self.journal.append((body,), head)
+        except StoreError as error:
+            self._patiently(lambda: self.journal.append((body,), head), error)
         if head is not None:
             self.head = head
         if sizes is not None:
-            self._sizes, self._size = sizes
+            self._sizes = sizes
 
-    def _grown(self, fact: Fact | DurableFact) -> tuple[dict[str, int], int] | None:
+    def _shared(self) -> dict[str, Any]:
+        return self.record.shared
+
+    def _grown(self, fact: Fact | DurableFact) -> dict[str, int] | None:
         """Return the sizes of shared data after a fact, if it changes them."""
         wrotes = [fact] if isinstance(fact, Wrote) else fact.batch.writes if isinstance(fact, Committed) else ()
         for each in wrotes:
@@ -142,23 +150,22 @@ class DurableJob(Job):
                         f"{self.subject}: the state would take {size:,} bytes as JSON, more than "
                         f"max_state_bytes={most:,}; keep large things elsewhere and a reference to them in the state"
                     )
-                return sizes, size
+                return sizes
         return None
 
-    def _patiently(self, act: Callable[[], None]) -> None:
-        """Do something with the store, again for a while when it cannot; then the job halts."""
+    def _patiently(self, act: Callable[[], None], error: StoreError) -> None:
+        """Do something with the store again that could not be done, for a while; then the job halts."""
         pause, began = FIRST_PAUSE, time.monotonic()
         while True:
+            too_late = isinstance(error, StaleWriterError) or time.monotonic() - began + pause > self.patience
+            if too_late or self.engine.closing.wait(pause):
+                self.halt(error)
+                raise error
             try:
                 act()
                 return
-            except StaleWriterError as error:
-                self.halt(error)
-                raise
-            except StoreError as error:
-                if time.monotonic() - began + pause > self.patience or self.engine.closing.wait(pause):
-                    self.halt(error)
-                    raise
+            except StoreError as again:
+                error = again
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def halt(self, error: BaseException) -> None:
@@ -169,12 +176,14 @@ class DurableJob(Job):
                 self.record.open = False
                 self.settle()
 
-    def compact(self, *, now: bool = False) -> None:
-        """Let a snapshot take the place of the journal's entries when they have become many, or now."""
-        if now or self.journal.bytes_since_snapshot > max(LEAST_BEFORE_SNAPSHOT, self._snapshot_size):
-            document = self._snapshot(self)
-            self._snapshot_size = len(document)
-            self._patiently(lambda: self.journal.put_snapshot(document))
+    def compact(self) -> None:
+        """Let a snapshot take the place of the journal's entries."""
+        document = self._snapshot(self)
+        self.most_before_snapshot = max(LEAST_BEFORE_SNAPSHOT, len(document))
+        try:
+            self.journal.put_snapshot(document)
+        except StoreError as error:
+            self._patiently(lambda: self.journal.put_snapshot(document), error)
 
     @property
     def at_rest(self) -> bool:
@@ -185,28 +194,36 @@ class DurableJob(Job):
 
     # --- who hears of it ---------------------------------------------------------------------------------------------
 
-    def note_committed(self, fact: Committed, activation: Activation, result: Any) -> None:
-        """Have listeners told of a commit, soon. The caller holds the lock."""
-        delivery = activation.delivery.id
-        if audience.hears(10):
-            for event, data, isolate, later in fact.batch.emissions:
-                made = (delivery, event, data, isolate)
-                self.note(Deferred(*made) if later else Emitted(*made, fact.at), activation)
-            for write in fact.batch.writes:
-                self.note(write)
-            for entry in fact.batch.log:
-                self.note(entry, activation)
-        if audience.hears(10) or self.flow.output_handlers:
-            for output in fact.batch.outputs:
-                self.note(output, activation)
+    def committed(self, fact: Committed, activation: Activation, result: Any) -> None:
+        """Do what follows from a commit, and have listeners told of it, soon. The caller holds the lock."""
+        if fact.kind == "retry":
+            self.plan_retry(result)
+        elif fact.kind == "wait":
+            self.plan_wake(result)
+            if result.wait.jobs:
+                self.engine.keeping.begun_to_wait(self, result.wait.jobs)
+        elif self.record.on_loop or (self.record.ready and fact.kind != "end"):
+            self.call()
+        if listening.everything or self.flow.output_handlers:
+            self._note_batch(fact, activation)
         if fact.kind == "end":
             status, spent, at, error, stop, finish = fact.outcome
-            if audience.hears(FAILED_ATTEMPT if error is not None else 10):
-                self.note(Ended(delivery, status, spent, at, error, stop, finish), activation, result)
-        elif fact.kind == "retry":
-            self.plan_retry(result)
-            if audience.hears(FAILED_ATTEMPT):
-                self.note(Retried(delivery, *fact.outcome), activation, self.retry_error)
+            if listening.everything or (error is not None and audience.hears(FAILED_ATTEMPT)):
+                self.note(Ended(activation.delivery.id, status, spent, at, error, stop, finish), activation, result)
+        elif fact.kind == "retry" and audience.hears(FAILED_ATTEMPT):
+            self.note(Retried(activation.delivery.id, *fact.outcome), activation, self.retry_error)
+
+    def _note_batch(self, fact: Committed, activation: Activation) -> None:
+        if listening.everything:
+            for event, data, isolate, later in fact.batch.emissions:
+                made = (activation.delivery.id, event, data, isolate)
+                self.note(Deferred(*made) if later else Emitted(*made, fact.at), activation)
+            for write in fact.batch.writes:
+                self.note(write, activation)
+            for entry in fact.batch.log:
+                self.note(entry, activation)
+        for output in fact.batch.outputs:
+            self.note(output, activation)
 
     def note_fatal(self, error: BaseException) -> None:
         """Note what tells the process to stop, which this thread raises again when the job is at rest."""

@@ -19,11 +19,12 @@ class DurableTurn(Durable, Turn):
 
     def __init__(self, job: DurableJob, mailbox: Mailbox, depth: int = 0) -> None:
         super().__init__(job, mailbox, depth)
+        self.prepare()
         self.spoiled = False  # a thread that was given up may still be in here
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
-        job, now = self.job, self.job.now
+        job, now, notices = self.job, self.job.now, self.job.notices.waiting
         left = BATCH
         current.set(self)
         try:
@@ -48,8 +49,10 @@ class DurableTurn(Durable, Turn):
                 left -= 1
                 with job.lock:
                     activation = self.following(left > 0 and not self.spoiled)
-                job.tell()
-                self._forget()
+                if notices:
+                    job.tell()
+                if self.reads or self.own or self.nested or self.finish_with or self.state_used:
+                    self._forget()
         finally:
             current.set(self.outer)
             if self.helper is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..core.commits import NO_BATCH
 from ..core.points import Batch, Emission, Read
 from ..core.records import Logged, Sent, Wrote
 from .drafts import MISSING
@@ -37,6 +38,11 @@ class Gathering:
         self.looked: dict[tuple[Area, str | None], tuple[Any, int]] = {}
         self.reads: list[Read] = []
 
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was gathered or read."""
+        return not (self.areas or self.looked or self.log or self.outputs or self.seen or self.reads)
+
     def put(self, area: Area, values: Mapping[str, Any], removed: tuple[str, ...]) -> None:
         """Gather a write."""
         own = self.areas.setdefault(area, {})
@@ -47,14 +53,22 @@ class Gathering:
         """Return what the turn itself has written to an area and not yet committed."""
         return self.areas.get(area) or {}
 
-    def batch(self, held: HeldEmissions) -> Batch:
+    def batch(self, held: HeldEmissions | None) -> Batch:
         """Return all of it as one batch; ``held`` are the emissions."""
-        writes = []
-        for area, own in self.areas.items():
-            values = {key: value for key, value in own.items() if value is not MISSING}
-            writes.append(Wrote(area, values, tuple(key for key, value in own.items() if value is MISSING)))
-        emissions = tuple(Emission(event.name, data, isolate, later) for event, data, isolate, later in held)
-        return Batch(emissions, tuple(writes), tuple(self.log), tuple(self.outputs))
+        writes: tuple[Wrote, ...] = ()
+        if self.areas:
+            writes = tuple([_wrote(area, own) for area, own in self.areas.items()])
+        emissions = (
+            tuple([Emission(event.name, data, isolate, later) for event, data, isolate, later in held]) if held else ()
+        )
+        if not emissions and not writes and not self.log and not self.outputs:
+            return NO_BATCH
+        return Batch(emissions, writes, tuple(self.log), tuple(self.outputs))
+
+
+def _wrote(area: Area, own: Mapping[str, Any]) -> Wrote:
+    values = {key: value for key, value in own.items() if value is not MISSING}
+    return Wrote(area, values, tuple([key for key, value in own.items() if value is MISSING]))
 
 
 def over(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

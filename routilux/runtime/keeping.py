@@ -289,7 +289,7 @@ class Keeping:
         job = self.adopt(flow, record, loaded.journal, claimed.head, loaded.origin)
         if fingerprint(loaded.shape) != fingerprint(shape_of(flow.plan())):
             with job.commits:  # facts name slots as the last snapshot counts them
-                job.compact(now=True)
+                job.compact()
         return job
 
     def recover(self, *, allow_changes: bool = False, jobs: Iterable[str] | None = None) -> list[DurableJob]:

@@ -20,8 +20,6 @@ from .turn_forms import error_row, read_rows, wait_row
 from .typed_writes import Shared, TypedState
 from .values import Writer
 
-NOTHING = Batch()
-
 
 class Values(Protocol):
     """What writes the values in a fact; see `values.Writer`."""
@@ -83,7 +81,8 @@ class FactWriter:
             SaveError: for a value that has no form; it says where that is.
         """
         form = FORMS[type(fact)]
-        if looks_plain(held_in(fact)) and not (self.state.is_special and any(self._fields_in(fact))):
+        special = self.state.is_special and any(self._fields_in(fact))
+        if not special and looks_plain(held_in(fact)):
             try:
                 return orjson.dumps(form(self, fact, AS_IS, shared))
             except TypeError:  # a string or a number that JSON has no form for
@@ -108,20 +107,24 @@ class FactWriter:
             form["name"] = to.text(name)
         if outcome is not None:
             form["outcome"] = OUTCOMES[kind](self, fact, to)
-        if batch != NOTHING:
-            self._batch(form, batch, to, shared)
+        if batch.emissions:
+            form["emissions"] = self._emissions(batch, to)
+        if batch.writes or batch.log or batch.outputs:
+            self._rest_of(form, batch, to, shared)
         if reads:
             form["reads"] = read_rows(reads, to)
         return form
 
-    def _batch(self, form: dict[str, Any], batch: Batch, to: Values, shared: Shared | None) -> None:
-        if batch.emissions:
-            form["emissions"] = rows = []
-            for event, data, isolate, later in batch.emissions:
-                row = [to.text(event), to.mapping(data, f"event {event!r}: ")]
-                if isolate or later:
-                    row += [isolate, later]
-                rows.append(row)
+    def _emissions(self, batch: Batch, to: Values) -> list[Any]:
+        rows: list[Any] = []
+        for event, data, isolate, later in batch.emissions:
+            row = [event, data] if to is AS_IS else [to.text(event), to.mapping(data, f"event {event!r}: ")]
+            if isolate or later:
+                row += [isolate, later]
+            rows.append(row)
+        return rows
+
+    def _rest_of(self, form: dict[str, Any], batch: Batch, to: Values, shared: Shared | None) -> None:
         if batch.writes:
             form["writes"] = self._writes(batch.writes, to, shared)
         if batch.log:
@@ -256,10 +259,11 @@ def held_in(fact: Any) -> list[Any]:
     if type(fact) is not Committed:
         return []
     emissions, writes, log, outputs = fact.batch
-    held = [each.data for each in emissions]
-    held += [each.values for each in writes]
-    held += [each.entry for each in log]
-    held += [each.data for each in outputs]
+    held: list[Any] = [each.data for each in emissions]
+    if writes or log or outputs:
+        held += [each.values for each in writes]
+        held += [each.entry for each in log]
+        held += [each.data for each in outputs]
     if fact.kind == "end" and fact.outcome[5] is not None:
         held.append(fact.outcome[5][0])
     elif fact.kind == "merge" and fact.outcome is not None:

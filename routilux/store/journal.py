@@ -37,6 +37,9 @@ class Journal:
         epoch: the job's epoch.
         last: the number of the last entry; 0 for a new job.
         chain: the checksum of that entry; for a new job, that of `beginning`.
+
+    Attributes:
+        bytes_since_snapshot: how many bytes the entries after the last snapshot take.
     """
 
     def __init__(self, store: FactStore, job_id: str, epoch: int, last: int = 0, chain: int | None = None) -> None:
@@ -47,11 +50,7 @@ class Journal:
         self.chain = beginning(job_id) if chain is None else chain
         self.written = 0  # bytes, since this object was made, and of the entries that were read before that
         self._written_at_snapshot = 0
-
-    @property
-    def bytes_since_snapshot(self) -> int:
-        """How many bytes the entries after the last snapshot take."""
-        return self.written - self._written_at_snapshot
+        self.bytes_since_snapshot = 0
 
     def append(self, bodies: Sequence[bytes], head: JobHead | None = None) -> None:
         """Append entries, all or none; the first of a new job must be a snapshot, and come with a head.
@@ -60,19 +59,22 @@ class Journal:
             StoreError: when the store does not take them, as `FactStore.append` says; the journal is where it was.
             ValueError: for an empty body.
         """
-        chain = self.chain
+        chain, size = self.chain, 0
         entries = []
         for body in bodies:
             if not body:
                 raise ValueError("the body of an entry must not be empty")
             chain = crc32(body, chain)
-            entries.append(SEAL.pack(chain) + body)
+            entry = SEAL.pack(chain) + body
+            entries.append(entry)
+            size += len(entry)
         self.store.append(self.job_id, self.last, entries, self.epoch, head)
-        if self.last == 0 and entries:  # a snapshot
+        if not self.last and entries:  # a snapshot
             self._written_at_snapshot = len(entries[0])
         self.last += len(entries)
         self.chain = chain
-        self.written += sum(map(len, entries))
+        self.written += size
+        self.bytes_since_snapshot = self.written - self._written_at_snapshot
 
     def mark(self) -> Mark:
         """Return where the journal ends now: what a copy of the record that is made now will stand for."""
@@ -88,6 +90,7 @@ class Journal:
         seal = SEAL.pack(crc32(sealed, beginning(self.job_id)))
         self.store.put_snapshot(self.job_id, number, seal + sealed, self.epoch)
         self._written_at_snapshot = written
+        self.bytes_since_snapshot = self.written - written
 
 
 def beginning(job_id: str) -> int:
@@ -128,6 +131,7 @@ def open_journal(store: FactStore, job_id: str, epoch: int) -> tuple[Journal, by
     journal.written = sum(map(len, entries))
     if snapshot is None:
         journal._written_at_snapshot = len(entries[0])
+    journal.bytes_since_snapshot = journal.written - journal._written_at_snapshot
     return journal, body, bodies
 
 

@@ -55,16 +55,16 @@ class MemoryStore:
         """Append entries to a job's journal; see FactStore."""
         with self._lock:
             self._check_open()
-            journal = self._jobs.get(job_id)
-            if journal is None and after == 0:
-                self._jobs[job_id] = _Journal(check_beginning(NAME, job_id, entries, epoch, head), entries=[*entries])
+            added = [*entries]
+            if after == 0 and job_id not in self._jobs:
+                self._jobs[job_id] = _Journal(check_beginning(NAME, job_id, added, epoch, head), entries=added)
                 return
             journal = self._current(job_id, epoch, after)
             if head is not None:
                 check_head(NAME, job_id, head)
                 old = journal.head
                 journal.head = head._replace(owner=old.owner, epoch=old.epoch, deaths=old.deaths)
-            journal.entries.extend(entries)
+            journal.entries.extend(added)
 
     def read(self, job_id: str) -> tuple[int, bytes | None, list[bytes]]:
         """Return a job's snapshot with its number, and all entries after; see FactStore."""

@@ -62,7 +62,7 @@ class SQLiteStore:
         if os.getpid() != self._process:
             self._check_process()
         if head is None and len(entries) == 1:
-            values = (job_id, after, entries[0], epoch)
+            values = (job_id, after, job_id, epoch, after, entries[0])
             if self._write_alone("append to job {0!r}", work.ADD_ENTRY_IF_CURRENT, values):
                 return
         task = partial(work.append, self._name, job_id, after, entries, epoch, head)
@@ -74,7 +74,7 @@ class SQLiteStore:
         for expected, (number, body) in enumerate(rows, base + 1):
             if number != expected or type(body) is not bytes:
                 raise missing_entries(self._name, job_id, expected)
-        if not (rows if snapshot is None else base):
+        if (not base) != (snapshot is None) or not (base or rows):
             raise missing_entries(self._name, job_id, base or 1)
         return base, snapshot, [body for _, body in rows]
 

@@ -69,7 +69,7 @@ def connected(path: str, store: str, synchronous: str, busy_timeout: float) -> s
     except sqlite3.Error as error:
         raise explained(store, "open the database", error) from error
     try:
-        _use_write_ahead_log(connection)
+        _use_write_ahead_log(connection, store)
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
@@ -86,7 +86,7 @@ def connected(path: str, store: str, synchronous: str, busy_timeout: float) -> s
     return connection
 
 
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+def _use_write_ahead_log(connection: sqlite3.Connection, store: str) -> None:
     """Switch the database to a write-ahead log.
 
     SQLite does not wait for others who are about to do the same, but it does wait to begin a transaction: that is how
@@ -94,29 +94,37 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     """
     for _ in range(TRIES):
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            break
         except sqlite3.OperationalError:
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
-    connection.execute("PRAGMA journal_mode=WAL")
+    else:
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise StoreError(
+            f"{store}: SQLite cannot keep a write-ahead log there (its journal mode stays {mode!r}); "
+            "use a file on a disk of this machine"
+        )
 
 
 def _make_tables(connection: sqlite3.Connection, store: str) -> None:
-    """Make the tables unless they are there. Whoever makes them has made them all."""
-    if _is_ready(connection, store):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if not _is_ready(connection, store):
-            for statement in TABLES:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id={APPLICATION}")
-            connection.execute(f"PRAGMA user_version={VERSION}")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+    """Make the tables unless they are there. Who makes them has made them all, and who looks sees all or none."""
+    for begin in ("BEGIN", "BEGIN IMMEDIATE"):
+        connection.execute(begin)
+        try:
+            ready = _is_ready(connection, store)
+            if not ready and begin == "BEGIN IMMEDIATE":
+                for statement in TABLES:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={APPLICATION}")
+                connection.execute(f"PRAGMA user_version={VERSION}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        if ready:
+            return
 
 
 def _is_ready(connection: sqlite3.Connection, store: str) -> bool:

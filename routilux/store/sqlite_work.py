@@ -17,10 +17,10 @@ HEAD = "id, flow_id, status, created, updated, owner, epoch, deaths"
 LAST = "coalesce((SELECT max(number) FROM entries WHERE job = id), base)"
 FIND = f"SELECT epoch, {LAST} FROM jobs WHERE id = ?"
 FIND_TO_CLAIM = f"SELECT {LAST}, claimed_at, {HEAD} FROM jobs WHERE id = ?"
-# Given a job, its last entry, a body and its epoch. When these are not the job's, the number is NULL: no row then.
+# The number is NULL, and no row is added, unless these are the epoch and the last entry of the job.
 ADD_ENTRY_IF_CURRENT = f"""
     INSERT OR IGNORE INTO entries
-    VALUES (?1, (SELECT ?2 + 1 FROM jobs WHERE id = ?1 AND epoch = ?4 AND {LAST} = ?2), ?3)
+    VALUES (?, (SELECT ? + 1 FROM jobs WHERE id = ? AND epoch = ? AND {LAST} = ?), ?)
 """
 ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?)"
 ADD_JOB = f"INSERT INTO jobs ({HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -37,9 +37,10 @@ def append(
     cursor: sqlite3.Cursor,
 ) -> None:
     """See FactStore.append."""
-    alone = head is None and len(entries) == 1
-    if alone and cursor.execute(ADD_ENTRY_IF_CURRENT, (job_id, after, entries[0], epoch)).rowcount == 1:
-        return
+    if head is None and len(entries) == 1:
+        values = (job_id, after, job_id, epoch, after, entries[0])
+        if cursor.execute(ADD_ENTRY_IF_CURRENT, values).rowcount == 1:
+            return
     found = cursor.execute(FIND, (job_id,)).fetchone()
     if found is None and after == 0:
         cursor.execute(ADD_JOB, check_beginning(store, job_id, entries, epoch, head))
