@@ -201,8 +201,8 @@ class Keeping:
             self.live[job.record.job_id] = self.held[job.record.job_id] = job
 
     def rested(self, job: DurableJob) -> None:
-        """A job has come to rest: it need not be kept, unless it waits. The caller holds the job's lock."""
-        if job.record.status is JobStatus.WAITING and job.halted is None:
+        """A job has come to rest: it need not be kept, unless it may go on. The caller holds the job's lock."""
+        if not job.record.status.ended and job.halted is None:
             return
         with self._lock:
             if self.held.get(job.record.job_id) is job:

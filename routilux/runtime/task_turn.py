@@ -153,6 +153,7 @@ class TaskTurn(Committing):
             error = None  # it refers to this frame
             with self.job.lock:
                 self.job.tasks.discard(self)
+                self.job.left()
                 given_up = self.given_up
             self.task = None  # its variables refer to this turn
             self.event_loop.done(task, given_up)
