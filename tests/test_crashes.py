@@ -226,15 +226,15 @@ def sees_it_through(world, crashes, live, *, heard=True):
     return world.process(None, live)
 
 
-def check_every_crash(build, *, heard=True, **options):
-    """Let a process die after each fact in turn; return how many crashes there were."""
+def check_every_crash(build, *, heard=True, every=1, **options):
+    """Let a process die after each fact in turn, or after some; return after how many the job was through."""
     live = life_of({"count": 3})
     world = World(build, **options)
     undisturbed = steadied(world.process(None, live))
     assert undisturbed["status"] == "completed"
     assert undisturbed["shared"]["steady"] is True
     assert undisturbed["result"] == {"total": 15, "asked": 49}
-    for left in range(1, 1000):
+    for left in range(1, 1000, every):
         world = World(build, **options)
         end = steadied(sees_it_through(world, [left], live, heard=heard))
         assert end == undisturbed, f"after a crash behind fact {left}"
@@ -244,17 +244,77 @@ def check_every_crash(build, *, heard=True, **options):
     raise AssertionError("the job does not end")
 
 
-@pytest.mark.parametrize("heard", [True, False], ids=["refused from then on", "dead within the call"])
-@pytest.mark.parametrize("strategy", ["sequential", "concurrent"])
+@pytest.mark.parametrize(("strategy", "heard"), [("sequential", True), ("concurrent", False)])
 def test_j2_j4_a_crash_after_any_fact_of_a_rich_job_changes_nothing(strategy, heard):
-    assert check_every_crash(rich(execution_strategy=strategy, max_workers=3), heard=heard) > 40
+    assert check_every_crash(rich(execution_strategy=strategy, max_workers=3), heard=heard) > 70
 
 
-def test_j4_a_crash_after_any_fact_or_snapshot_changes_nothing(monkeypatch):
-    every = property(lambda job: 0, lambda job, size: None)
-    monkeypatch.setattr(DurableJob, "most_before_snapshot", every, raising=False)
-    assert check_every_crash(rich()) > 90
+@pytest.mark.parametrize(("strategy", "heard"), [("sequential", False), ("concurrent", True)])
+def test_j4_a_crash_after_some_facts_or_snapshots_changes_nothing(monkeypatch, strategy, heard):
+    snapshots_always(monkeypatch)
+    build = rich(execution_strategy=strategy, max_workers=3)
+    assert check_every_crash(build, heard=heard, every=9) > 130
 
 
-def test_j4_what_was_not_yet_written_is_done_again():
-    assert check_every_crash(rich(), durability="async", max_lag_seconds=0.0) > 0
+@pytest.mark.parametrize("heard", [True, False])
+def test_j4_what_was_not_yet_written_is_done_again(heard):
+    build = rich(execution_strategy="concurrent", max_workers=3)
+    assert check_every_crash(build, heard=heard, durability="async", max_lag_seconds=0.0) > 0
+
+
+def snapshots_always(monkeypatch):
+    """Let a snapshot follow every fact."""
+    monkeypatch.setattr(DurableJob, "most_before_snapshot", property(lambda job: -1, lambda job, size: None), False)
+
+
+# --- two crashes --------------------------------------------------------------------------------------------------
+
+
+class Small(Routine):
+    """A step, a retry, a wait, an edit and an emission to itself."""
+
+    def __init__(self, world):
+        super().__init__()
+        self.world = world
+        self.define_slot("trigger", handler=self.go)
+        self.define_slot("input", handler=self.take, merge_strategy=gathered)
+        self.define_event("out", ["n"])
+        self.set_error_handler(ErrorHandler("retry", max_retries=1, retry_delay=0.0))
+
+    def go(self, ctx: Context, n: int):
+        chosen = ctx.step.random("chance")
+        double = ctx.step.run("double", self.world.call, ctx_key(ctx, "double"), 2 * n)
+        self.emit("out", n=double)
+        if ctx.attempt == 1:
+            raise ValueError("not at the first attempt")
+        ctx.step.wait_for("nap", seconds=0)
+        with ctx.store.edit_state() as state:
+            state["count"] = state.get("count", 0) + double
+        ctx.job_state.append_to_shared_log({"same": ctx.step.random("other") != chosen})
+
+    def take(self, ctx: Context, n: list):
+        ctx.job_state.update_routine_state("src", {"taken": n})
+
+
+def small(world, engine):
+    flow = Flow("small", engine=engine)
+    flow.add_routine(Small(world), "src")
+    flow.connect("src", "out", "src", "input")
+    return flow
+
+
+@pytest.mark.parametrize("snapshots", [False, True])
+def test_j2_j4_every_pair_of_crashes_of_a_small_job_changes_nothing(monkeypatch, snapshots):
+    if snapshots:
+        snapshots_always(monkeypatch)
+    live = life_of({"n": 3})
+    world = World(small)
+    undisturbed = world.process(None, live)
+    assert undisturbed["status"] == "completed"
+    facts = world.writes[0]
+    assert facts > (19 if snapshots else 10)
+    for first in range(1, facts):
+        for second in range(0, facts - first + 1, 3 if snapshots else 1):
+            world = World(small)
+            end = sees_it_through(world, [first, second], live)
+            assert (end, world.again) == (undisturbed, []), f"after crashes behind {first} and {second} facts"
