@@ -13,7 +13,6 @@ from routilux.store.base import FactStore
 from routilux.store.journal import SEAL
 from routilux.store.memory import MemoryStore
 
-
 WAIT = 20.0  # seconds, for what should have come long before
 
 

@@ -359,6 +359,8 @@ class Durable(Committing):
             batch = self.gathered.batch(held)
             at = outcome[2] if kind == "end" else job.now()
             fact = Committed(delivery, slot.index, activation.started, kind, name, outcome, batch, reads, at)
+            if kind == "end" and outcome[5] is not None:
+                job.keep_begun(activation)
             job.keep(fact, activation)
             with job.lock:
                 result = committed(record, activation, fact)

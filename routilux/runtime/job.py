@@ -7,6 +7,7 @@ still, and waits for its handlers first, is in ``savers``. For the others see `c
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +31,8 @@ from .edits import Edits
 from .observation import Notices
 from .threads import SharedThreads, here
 from .timers import Timer
+
+PARENT_CANCELLED = "the job that had started it was cancelled"
 
 
 class Job(Crew):
@@ -65,6 +68,7 @@ class Job(Crew):
         self.halted: BaseException | None = None  # why it does not go on in this process, if it does not
         self.elsewhere: Callable[[float | None], None] | None = None  # waits for it, if another process runs it
         self.parent: Job | None = None
+        self.children: list[weakref.ref[Job]] = []
 
     def start(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool) -> None:
         """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""
@@ -188,10 +192,9 @@ class Job(Crew):
 
     def plan_retry(self, activation: Activation) -> None:
         """Have an activation run again when it is due. The caller holds the lock."""
-        left = max(activation.due - self.now(), 0) / 1e9
         key = activation.delivery.id
         try:
-            self.timers[key] = self.engine.timers.after(left, partial(self._retry, activation))
+            self.timers[key] = self.engine.timers.at(activation.due, partial(self._retry, activation))
         except RuntimeError as error:
             self._fail(error)
 
@@ -200,21 +203,20 @@ class Job(Crew):
         for activation in self.record.retrying.values():
             if activation.delivery.id not in self.timers:
                 self.plan_retry(activation)
+        now = self.now()  # once, so that they wake in order
         for activation in list(self.record.waiting.values()):
             if activation.delivery.id not in self.timers:
-                self.plan_wake(activation)
+                self.plan_wake(activation, now)
 
-    def plan_wake(self, activation: Activation) -> None:
+    def plan_wake(self, activation: Activation, now: int) -> None:
         """Have an activation that waits go on when it may, now or later. The caller holds the lock."""
-        wait, now = activation.wait, self.now()
+        wait = activation.wait
         if is_over(self.record, activation, now):
             self.wake(activation)
         elif wait is not None and wait.due is not None:
             key = activation.delivery.id
             try:
-                self.timers[key] = self.engine.timers.after(
-                    (wait.due - now) / 1e9, partial(self._time_came, activation)
-                )
+                self.timers[key] = self.engine.timers.at(wait.due, partial(self._time_came, activation))
             except RuntimeError as error:
                 self._fail(error)
 
@@ -340,9 +342,21 @@ class Job(Crew):
     def cancel(self, reason: str) -> None:
         """Cancel the job. Raises StatusError when it has ended."""
         with self.lock:
-            cancelled(self.record, reason, self.now())
-            self.settle()
+            self._cancel(reason)
         self.tell()
+
+    def _cancel(self, reason: str) -> None:
+        cancelled(self.record, reason, self.now())
+        self.settle()
+        if self.children or self.record.durable:
+            self.engine.committers.submit(self.cancel_children)
+
+    def cancel_children(self) -> None:
+        """Cancel the jobs that this one's handlers have started."""
+        for each in self.children:
+            child = each()
+            if child is not None:
+                child.cancel_unless_ended(PARENT_CANCELLED)
 
     def sleep(self, seconds: float) -> None:
         """Pause a handler for so many seconds, or until the job has ended."""
@@ -388,7 +402,9 @@ class Job(Crew):
 
     def begin_child(self, invocation: Any, job_id: str) -> None:
         """Start a job that one of this job's handlers has invoked, unless it was started before."""
-        invocation.flow.begin_child(self, invocation, job_id)
+        child = invocation.flow.begin_child(self, invocation, job_id)
+        with self.lock:
+            self.children = [*(each for each in self.children if each() is not None), weakref.ref(child)]
 
     def call_on_loop(self, make: Callable[[], Any]) -> None:
         """Run a coroutine, which does not raise, on the engine's event loop."""
@@ -409,8 +425,7 @@ class Job(Crew):
         """Cancel the job, if it has not ended."""
         with self.lock:
             if not self.record.status.ended:
-                cancelled(self.record, reason, self.now())
-                self.settle()
+                self._cancel(reason)
         self.tell()
 
     def expire(self, timeout: float) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -40,8 +41,9 @@ from .durable_job import DurableJob
 from .durable_turn import DurableTurn
 from .foreign_job import ForeignJob
 from .invoking import answer_of
-from .job import Job
+from .job import PARENT_CANCELLED, Job
 from .processes import is_dead, owner_name
+from .timers import Timer
 from .write_behind import WriteBehind
 
 __all__ = ["Keeping", "WriteBehind"]
@@ -57,6 +59,15 @@ class Loaded(NamedTuple):
     journal: Journal
     origin: str
     shape: dict[str, Any]
+
+
+class Sleeper(NamedTuple):
+    """A job that waits, of which nothing else is in memory: for which events, and the timer that wakes it."""
+
+    flow: Any
+    head: JobHead
+    topics: tuple[str, ...]
+    timer: Timer | None
 
 
 class Keeping:
@@ -80,7 +91,9 @@ class Keeping:
         self.flows: dict[str, Any] = {}
         self.live: weakref.WeakValueDictionary[str, DurableJob] = weakref.WeakValueDictionary()
         self.held: dict[str, DurableJob] = {}
+        self.sleepers: dict[str, Sleeper] = {}
         self.suspects: list[DurableJob] = []
+        self._waking = threading.Lock()
         self.process = os.getpid()
         self._lock = threading.Lock()
         self._renewing: threading.Thread | None = None
@@ -156,7 +169,7 @@ class Keeping:
                 f"{where} was started before, with another payload, entry or initial state; give the new job an id of "
                 f"its own, or start it with what it was started with to get its state"
             )
-        live = self.held.get(job_id)
+        live = self.find(job_id)
         return live if live is not None else self._elsewhere(flow, loaded.record)
 
     def _document(self, flow: Any, record: JobRecord, origin: str) -> bytes:
@@ -185,6 +198,7 @@ class Keeping:
             hooks,
             journal=journal,
             head=head,
+            keeper=self,
             snapshot=snapshot,
             patience=self.patience,
         )
@@ -212,11 +226,65 @@ class Keeping:
         if self.suspects:
             self.engine.committers.submit(self.run_suspect)
 
+    # --- sleeping -----------------------------------------------------------------------------------------------------
+
+    def put_to_sleep(self, job: DurableJob) -> None:
+        """Let go of a job that waits until what it waits for comes; the store has all of it.
+
+        Whoever has its state, or is inside ``execute``, keeps the object alive, which is woken then. The caller holds
+        the job's lock.
+        """
+        job_id, waits = job.record.job_id, [each.wait for each in job.record.waiting.values() if each.wait is not None]
+        with self._lock:
+            if self.held.get(job_id) is not job or job in self.suspects:
+                return
+            del self.held[job_id]
+            for each in job.timers.values():
+                each.cancel()
+            job.timers.clear()
+            dues = [wait.due for wait in waits if wait.due is not None]
+            timer: Timer | None = None
+            if dues:
+                wake = partial(self.engine.committers.submit, partial(self.find, job_id))
+                timer = self.engine.timers.at(min(dues), wake)
+            topics = tuple(wait.topic for wait in waits if wait.topic is not None)
+            self.sleepers[job_id] = Sleeper(job.flow, job.head, topics, timer)
+        job.flow._jobs.forget(job)
+
+    def awake(self, job: DurableJob) -> None:
+        """Keep a job that sleeps, because somebody works for it."""
+        with self._lock:
+            sleeper = self.sleepers.pop(job.record.job_id, None)
+            if sleeper is None:
+                return
+            if sleeper.timer is not None:
+                sleeper.timer.cancel()
+            self.held[job.record.job_id] = job
+        job.flow._jobs.count(job)
+        job.go_on()
+
+    def find(self, job_id: str) -> DurableJob | None:
+        """Return a job that runs here, after waking it when it sleeps; None when it does not run here."""
+        with self._waking:
+            sleeper = self.sleepers.get(job_id)
+            if sleeper is None:
+                return self.held.get(job_id)
+            job = self.live.get(job_id)
+            if job is None:
+                loaded = self.load(sleeper.flow, sleeper.head, allow_changes=True)
+                unfinished(loaded.record)
+                job = self.adopt(sleeper.flow, loaded.record, loaded.journal, sleeper.head, loaded.origin)
+                self.live[job_id] = job
+            self.awake(job)
+            return job
+
+    # --- telling others -----------------------------------------------------------------------------------------------
+
     def tell_parent(self, job: Job) -> None:
         """Tell the job that waits for this one how it has ended."""
         parent_id, answer = job.record.parent_job_id or "", answer_of(job)
-        parent = self.held.get(parent_id)
         try:
+            parent = self.find(parent_id)
             if parent is not None:
                 self.answer(parent, job.record.job_id, answer)
             else:
@@ -241,6 +309,16 @@ class Keeping:
                 pass
 
         self.engine.committers.submit(look)
+
+    def cancel_children(self, job: DurableJob) -> None:
+        """Cancel the jobs that a job's handlers have started, as far as they run here."""
+        for job_id in [*self.held, *self.sleepers]:
+            child = self.find(job_id) if job_id.startswith(f"{job.record.job_id}/") else None
+            if child is not None and child.record.parent_job_id == job.record.job_id:
+                try:
+                    child.cancel_unless_ended(PARENT_CANCELLED)
+                except RoutiluxError:  # it has halted
+                    pass
 
     def moves(self, jobs: tuple[str, ...]) -> bool:
         """Whether one of these jobs will go on by itself."""
@@ -298,7 +376,9 @@ class Keeping:
         found = [
             head.job_id
             for head in self.store.heads(statuses=UNFINISHED)
-            if head.flow_id in self.flows and head.job_id not in self.held and (wanted is None or head.job_id in wanted)
+            if head.flow_id in self.flows
+            and not self.runs_here(head.job_id)
+            and (wanted is None or head.job_id in wanted)
         ]
         claimed = self.claim(found)
         taken: list[tuple[DurableJob, int]] = []
@@ -357,6 +437,10 @@ class Keeping:
         )
         job.fail_as_poison(error)
 
+    def runs_here(self, job_id: str) -> bool:
+        """Whether a job runs, or sleeps, here."""
+        return job_id in self.held or job_id in self.sleepers
+
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def head_of(self, job_id: str) -> JobHead:
@@ -392,11 +476,13 @@ class Keeping:
     def publish(self, topic: str, payload: Any, job_id: str | None) -> int:
         """Give an event to one job, or to all that wait for it; see `Engine.publish`."""
         if job_id is not None:
-            heads = [] if job_id in self.held else [self.head_of(job_id)]
-            here = [self.held[job_id]] if job_id in self.held else []
+            job = self.find(job_id)
+            here, heads = ([job], []) if job is not None else ([], [self.head_of(job_id)])
         else:
+            asleep = [self.find(name) for name, each in list(self.sleepers.items()) if topic in each.topics]
             here = [job for job in list(self.held.values()) if job.awaits(topic)]
-            heads = [head for head in self.store.heads(statuses=UNFINISHED) if head.job_id not in self.held]
+            here += [job for job in asleep if job is not None and job not in here]
+            heads = [head for head in self.store.heads(statuses=UNFINISHED) if not self.runs_here(head.job_id)]
         keep = job_id is not None
         for job in here:
             job.publish(Published(topic, job.encode(payload, f"the event {topic!r}"), keep))
@@ -437,6 +523,11 @@ class Keeping:
             bell.wait(None if end is None else max(end - time.monotonic(), 0.0))
             job.halt(closed)
         self.held.clear()
+        for sleeper in list(self.sleepers.values()):
+            if sleeper.timer is not None:
+                sleeper.timer.cancel()
+        self.sleepers.clear()
+        self.engine.timers.prune()
         try:
             self.store.let_go(self.owner)
         except StoreError:  # the lease runs out by itself
