@@ -267,10 +267,12 @@ class Durable(Committing):
 
     def is_over(self, point: Point) -> bool:
         """Whether what a point waits for has come."""
-        if point.done or (point.wait is not None and point.wait.due is not None and point.wait.due <= self.job.now()):
+        wait = point.wait
+        if point.done or wait is None:  # without a wait: jobs were to be started, and it had not begun to wait for them
+            return point.done
+        if wait.due is not None and wait.due <= self.job.now():
             return True
-        jobs = set(point.wait.jobs) if point.wait is not None else ()
-        return len(point.arrived) == len(jobs) if jobs else point.form is not None
+        return len(point.arrived) == len(set(wait.jobs)) if wait.jobs else point.form is not None
 
     def reach(self, kind: str, name: str | None) -> Point | None:
         """Come to a point; return it if the handler has been there before, None when it is new.

@@ -59,6 +59,9 @@ class Keeper(Protocol):
     def awake(self, job: Any) -> None:
         """Somebody works for a job, or will."""
 
+    def begun_to_wait(self, parent: Any, children: tuple[str, ...]) -> None:
+        """A job has begun to wait for others."""
+
     def cancel_children(self, job: Any) -> None:
         """Cancel the jobs that a job's handlers have started."""
 
@@ -222,6 +225,8 @@ class DurableJob(Job):
             self.plan_retry(result)
         elif fact.kind == "wait":
             self.plan_wake(result, self.now())
+            if result.wait.jobs:
+                self._keeper.begun_to_wait(self, result.wait.jobs)
         elif self.record.on_loop or (self.record.ready and fact.kind != "end"):
             self.call()
         if listening.everything or self.flow.output_handlers:

@@ -94,7 +94,7 @@ class Job(Crew):
                 self.tasks_told = True
                 self.cancel_tasks()
             self.note_status()
-            if not record.running or self.halted is not None:
+            if self.stands_still:
                 for saver in self.savers:
                     saver.set()
                 if self.at_rest:
@@ -263,8 +263,13 @@ class Job(Crew):
             hold(self.record, len(self.savers))
             ring(self.pressed)
             ring(self.easing)
-            if not self.record.running:
+            if self.stands_still:
                 saver.set()
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether no handler runs. One that was left when the job halted stays among those that run, in the record."""
+        return not self.record.running or (self.halted is not None and not self.crew and not self.tasks)
 
     def let_go(self, saver: Bell) -> None:
         """Let handlers start again, if the job runs and nobody else holds it."""
@@ -376,7 +381,7 @@ class Job(Crew):
                     self.sleepers.remove(bell)
 
     def left(self) -> None:
-        """See to it that a thread has left the crew of a job in which no handler may start."""
+        """See to it that a thread or a task has left a job. The caller holds the lock."""
         if self.halted is not None:
             self.settle()
 

@@ -215,8 +215,8 @@ class Keeping:
             self.live[job.record.job_id] = self.held[job.record.job_id] = job
 
     def rested(self, job: DurableJob) -> None:
-        """A job has come to rest: it need not be kept, unless it waits. The caller holds the job's lock."""
-        if job.record.status is JobStatus.WAITING and job.halted is None:
+        """A job has come to rest: it need not be kept, unless it may go on. The caller holds the job's lock."""
+        if not job.record.status.ended and job.halted is None:
             parent = self.live.get(job.record.parent_job_id or "")
             if parent is not None:  # which may have come to rest with it
                 self.engine.committers.submit(parent.look_whether_at_rest)
@@ -301,6 +301,17 @@ class Keeping:
             if activation.wait is not None and job_id in activation.wait.jobs:
                 parent.answer(Answered(delivery, job_id, answer))
                 return
+
+    def begun_to_wait(self, parent: DurableJob, children: tuple[str, ...]) -> None:
+        """See to it that a job hears of those that have ended before it began to wait for them."""
+
+        def look() -> None:
+            try:
+                self.look_after(parent, children)
+            except RoutiluxError:  # the parent halts, or whoever recovers it looks for itself
+                pass
+
+        self.engine.committers.submit(look)
 
     def cancel_children(self, job: DurableJob) -> None:
         """Cancel the jobs that a job's handlers have started, as far as they run here."""
@@ -397,16 +408,21 @@ class Keeping:
         """Let the handlers of a job that was taken up start."""
         job.flow._jobs.count(job)
         for activation in list(job.record.waiting.values()):
-            for child in activation.wait.jobs if activation.wait is not None else ():
-                self._look_after(job, child)
+            if activation.wait is not None:
+                self.look_after(job, activation.wait.jobs)
         job.go_on()
 
-    def _look_after(self, parent: DurableJob, child: str) -> None:
-        """Tell a job that was taken up how one that it waits for has ended, if it has."""
-        for head in self.store.heads(job_id=child):
-            if not self.runs_here(child) and JobStatus(head.status).ended:
-                ended = self.foreign(head)
-                self.answer(parent, child, answer_of(ended))
+    def look_after(self, parent: DurableJob, children: Iterable[str]) -> None:
+        """Tell a job that has begun to wait for others, or was taken up, how those of them that have ended did so."""
+        for child in children:
+            live = self.live.get(child)
+            if live is not None and live.halted is None:
+                if live.record.status.ended:
+                    self.answer(parent, child, answer_of(live))
+                continue
+            for head in self.store.heads(job_id=child):
+                if JobStatus(head.status).ended:
+                    self.answer(parent, child, answer_of(self.foreign(head)))
 
     def run_suspect(self) -> None:
         """Let a job that may be poison run, if nothing else does."""
