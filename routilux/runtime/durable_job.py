@@ -250,6 +250,13 @@ class DurableJob(Job):
         for output in fact.batch.outputs:
             self.note(output, activation)
 
+    def note_began(self) -> None:
+        """Have listeners told that the job was started."""
+        with self.lock:
+            self._noted_status = JobStatus.PENDING
+            self.note_status()
+        self.tell()
+
     def note_fatal(self, error: BaseException) -> None:
         """Note what tells the process to stop, which this thread raises again when the job is at rest."""
         with self.lock:
