@@ -237,6 +237,8 @@ class DurableJob(Job):
                 self.note(Ended(activation.delivery.id, status, spent, at, error, stop, finish), activation, result)
         elif fact.kind == "retry" and audience.hears(FAILED_ATTEMPT):
             self.note(Retried(activation.delivery.id, *fact.outcome), activation, self.retry_error)
+        if self.record.status is not self._noted_status:  # before anybody finds the job at rest
+            self.note_status()
 
     def _note_batch(self, fact: Committed, activation: Activation) -> None:
         if listening.everything:
