@@ -99,7 +99,7 @@ class FactWriter:
     def _quickly(self, fact: Committed) -> bytes | None:
         """Return the JSON form of what most facts are, a turn that has completed and emitted plain data; else None."""
         delivery, slot, started, kind, _, outcome, (emissions, writes, log, outputs), reads, at = fact
-        if kind != "end" or outcome[0] != "completed" or outcome[5] is not None or writes or log or outputs or reads:
+        if kind != "end" or writes or log or outputs or reads or outcome[2:] != (at, None, False, None):
             return None
         epoch = self.epoch
         form = {
@@ -108,7 +108,7 @@ class FactWriter:
             "slot": slot,
             "started": started + epoch,
             "at": at + epoch,
-            "outcome": ("completed", outcome[1]),
+            "outcome": outcome[:2],
         }
         if emissions:
             rows = []
