@@ -98,8 +98,10 @@ class FactWriter:
 
     def _quickly(self, fact: Committed) -> bytes | None:
         """Return the JSON form of what most facts are, a turn that has completed and emitted plain data; else None."""
-        delivery, slot, started, kind, _, outcome, (emissions, writes, log, outputs), reads, at = fact
-        if kind != "end" or writes or log or outputs or reads or outcome[2:] != (at, None, False, None):
+        delivery, slot, started, kind, name, outcome, (emissions, writes, log, outputs), reads, at = fact
+        if kind != "end" or name is not None or writes or log or outputs or reads:
+            return None
+        if outcome[2:] != (at, None, False, None):
             return None
         epoch = self.epoch
         form = {
