@@ -414,6 +414,7 @@ class Durable(Committing):
             self.waits_for = None
             spent = at - activation.started - self.nested
             self._commit_fact(activation, "wait", name, (wait, spent))
+            self.job.engine.keeping.look_after(self.job, wait.jobs)
             return
         error = self.refused or error
         if error is None:

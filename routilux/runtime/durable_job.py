@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..core.commits import answered, published, status_after
@@ -251,6 +251,9 @@ class DurableJob(Job):
                 self.wake(answered(self.record, fact))
         self.tell()
 
+    def expect(self, jobs: Sequence[str]) -> None:
+        """Expect nothing: the store knows how they end."""
+
     def noted(self, message: int) -> None:
         """Keep that a message was seen to."""
         with self.commits:
@@ -278,18 +281,25 @@ class DurableJob(Job):
             super().resume()
 
     def cancel(self, reason: str) -> None:
-        """See `Job.cancel`."""
+        """See `Job.cancel`. The jobs that its handlers have invoked, and that have not ended, are cancelled, too."""
         with self.commits:
             check_change(self._where(), self.record.status, JobStatus.CANCELLED)
-            self.keep(Cancelled(reason, self.now()))
-            super().cancel(reason)
+            children = self._cancel(reason)
+        self.engine.keeping.cancel(children, f"job {self.record.job_id!r}, which has started it, was cancelled")
 
     def cancel_unless_ended(self, reason: str) -> None:
         """See `Job.cancel_unless_ended`."""
         with self.commits:
-            if not self.record.status.ended:
-                self.keep(Cancelled(reason, self.now()))
-                super().cancel(reason)
+            children = self._cancel(reason) if not self.record.status.ended else []
+        self.engine.keeping.cancel(children, f"job {self.record.job_id!r}, which has started it, was cancelled")
+
+    def _cancel(self, reason: str) -> list[str]:
+        """Cancel the job, and return those that handlers which have not ended have invoked."""
+        points = [point for points in self.record.points.values() for point in points if point.kind == "invoke"]
+        children = [child for point in points if point.form is not None for child in point.form[0]]
+        self.keep(Cancelled(reason, self.now()))
+        super().cancel(reason)
+        return children
 
     def expire(self, timeout: float) -> None:
         """See `Job.expire`."""

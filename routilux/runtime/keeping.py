@@ -317,16 +317,17 @@ class Keeping:
         """Let the handlers of a job that was taken up start."""
         job.flow._jobs.count(job)
         for activation in list(job.record.waiting.values()):
-            for child in activation.wait.jobs if activation.wait is not None else ():
-                self._look_after(job, child)
+            self.look_after(job, activation.wait.jobs if activation.wait is not None else ())
         job.go_on()
 
-    def _look_after(self, parent: DurableJob, child: str) -> None:
-        """Tell a job that was taken up how one that it waits for has ended, if it has."""
-        for head in self.store.heads(job_id=child):
-            if child not in self.live and JobStatus(head.status).ended:
-                ended = self.foreign(head)
-                self.answer(parent, child, answer_of(ended))
+    def look_after(self, parent: DurableJob, children: Iterable[str]) -> None:
+        """Tell a job how those that it has begun to wait for have ended, if they had by then."""
+        for child in children:
+            job: Job | None = self.live.get(child)
+            if job is None:
+                job = next((self.foreign(head) for head in self.store.heads(job_id=child) if _ended(head)), None)
+            if job is not None and job.record.status.ended:
+                self.answer(parent, child, answer_of(job))
 
     def run_suspect(self) -> None:
         """Let a job that may be poison run, if nothing else does."""
@@ -401,6 +402,15 @@ class Keeping:
         known = flow.known_types if flow is not None else lambda: KnownTypes(where)
         return Writer(where, known, None).value(payload, f"the event {topic!r}")
 
+    def cancel(self, jobs: Iterable[str], reason: str) -> None:
+        """Cancel those of these jobs that have not ended, here or elsewhere."""
+        for job_id in jobs:
+            job = self.live.get(job_id)
+            if job is not None and job.halted is None:
+                job.cancel_unless_ended(reason)
+            elif any(not _ended(head) for head in self.store.heads(job_id=job_id)):
+                self.tell(job_id, do="cancel", reason=reason)
+
     def tell(self, job_id: str, **what: Any) -> None:
         """Ask something of a job that runs elsewhere."""
         self.send([(job_id, message(**what))])
@@ -436,6 +446,10 @@ class Keeping:
                 "this engine belongs to the process that made it, and this is a child made by fork(): make a new "
                 "Engine, with a store opened anew, in the child"
             )
+
+
+def _ended(head: JobHead) -> bool:
+    return JobStatus(head.status).ended
 
 
 def _origin(record: JobRecord) -> str:

@@ -36,9 +36,9 @@ async def _within(outcome: Awaitable[Any], timeout: float) -> Any:
         await asyncio.wait_for(end(), timeout)
     except asyncio.TimeoutError as error:
         raise too_long(timeout) from error
-    result, error = ended[0]
-    if error is not None:
-        raise error
+    result, failure = ended[0]
+    if failure is not None:
+        raise failure
     return result
 
 
