@@ -333,8 +333,8 @@ class Flow(Graph):
         new = NewJob(entry_id, params, slot, job_id, session_id, user_id, initial_state)
         return JobState(self._jobs.new(new, engine=engine, owned=False))
 
-    def begin_child(self, parent: Job, invocation: Invocation, job_id: str) -> None:
-        """Start the job that a handler of another one has invoked, on worker threads, unless it was before."""
+    def begin_child(self, parent: Job, invocation: Invocation, job_id: str) -> Job:
+        """Return the job that a handler of another one has invoked, which runs on worker threads from now on."""
         inherited = parent.record
         new = NewJob(
             invocation.entry,
@@ -348,6 +348,7 @@ class Flow(Graph):
         job = self._jobs.new(new, engine=parent.engine, parent=parent)
         with job.lock:
             job.call()
+        return job
 
     def decode(self, form: Any, what: str) -> Any:
         """Return the value that a job of this flow has kept in this form."""

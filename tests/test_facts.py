@@ -137,6 +137,7 @@ BY_KIND = {
     "end": END | st.tuples(STATUS, SPENT, st.just(77), st.none(), st.just(False), st.none()),
     "given up": st.tuples(ERROR, TIME),
     "retry": st.tuples(SPENT, TIME),
+    "begin": st.none(),
     "merge": st.none() | MAPPING,
     "start": st.none() | st.lists(FORM, max_size=2),
     "failure": ERROR,

@@ -138,7 +138,12 @@ def _passed(record: JobRecord, activation: Activation, fact: Committed) -> None:
     _point(record, activation, fact, fact.kind).done = True
 
 
+def _begin(record: JobRecord, activation: Activation, fact: Committed) -> None:
+    """The activation was taken from where it waited; nothing else happens."""
+
+
 OUTCOMES: dict[str, Callable[[JobRecord, Activation, Committed], Any]] = {
+    "begin": _begin,
     "end": _end,
     "given up": _given_up,
     "retry": _retry,

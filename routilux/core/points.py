@@ -90,6 +90,7 @@ class Committed(NamedTuple):
     ``started`` is when the attempt began. What the ``outcome`` is depends on the ``kind``:
 
     - ``end``: the activation is over, (status, spent, at, error, stop, finish) as in `Ended`;
+    - ``begin``: the attempt runs; kept only where the job is about to forget what has not begun, None;
     - ``given up``: nobody waits for it any more, (error, at);
     - ``retry``: the attempt failed, (spent, due) as in `Retried`;
     - ``merge``: the slot merged the payload, None or, for a merge function, the new buffer;

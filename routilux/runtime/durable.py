@@ -267,10 +267,12 @@ class Durable(Committing):
 
     def is_over(self, point: Point) -> bool:
         """Whether what a point waits for has come."""
-        if point.done or (point.wait is not None and point.wait.due is not None and point.wait.due <= self.job.now()):
+        wait = point.wait
+        if point.done or wait is None:  # without a wait: jobs were to be started, and it had not begun to wait for them
+            return point.done
+        if wait.due is not None and wait.due <= self.job.now():
             return True
-        jobs = set(point.wait.jobs) if point.wait is not None else ()
-        return len(point.arrived) == len(jobs) if jobs else point.form is not None
+        return len(point.arrived) == len(set(wait.jobs)) if wait.jobs else point.form is not None
 
     def reach(self, kind: str, name: str | None) -> Point | None:
         """Come to a point; return it if the handler has been there before, None when it is new.
@@ -324,12 +326,8 @@ class Durable(Committing):
         """
         activation = self.activation
         assert activation is not None
-        for (area, key), (value, revision) in self.gathered.looked.items():
-            self.gathered.reads.append(self._read(area, key, value, revision, LOOK))
-        if self.draft is not None:
-            self._note_draft(self.draft, self.copied, self.copy_noted, COPY)
         try:
-            result = self._commit_fact(activation, kind, name, outcome, tuple(self.gathered.reads))
+            result = self._commit_fact(activation, kind, name, outcome, self._reads())
         except Exception as error:
             self.refused = error
             raise
@@ -337,6 +335,14 @@ class Durable(Committing):
             self._clear()
         self.job.tell()
         return result
+
+    def _reads(self) -> tuple[Read, ...]:
+        """Return what the handler has read since the last point, in the form in which it is kept."""
+        for (area, key), (value, revision) in self.gathered.looked.items():
+            self.gathered.reads.append(self._read(area, key, value, revision, LOOK))
+        if self.draft is not None:
+            self._note_draft(self.draft, self.copied, self.copy_noted, COPY)
+        return tuple(self.gathered.reads)
 
     def _commit_fact(
         self, activation: Activation, kind: str, name: str | None, outcome: Any, reads: tuple[Read, ...] = ()
@@ -357,6 +363,8 @@ class Durable(Committing):
             batch = self.gathered.batch(held)
             at = outcome[2] if kind == "end" else job.now()
             fact = Committed(delivery, slot.index, activation.started, kind, name, outcome, batch, reads, at)
+            if kind == "end" and outcome[5] is not None:
+                job.keep_begun(activation)
             job.keep(fact, activation)
             with job.lock:
                 result = committed(record, activation, fact)
@@ -407,35 +415,42 @@ class Durable(Committing):
             buffer = isolated(buffer)
         self._commit_fact(activation, "merge", None, buffer)
 
-    def conclude(self, activation: Activation, error: BaseException | None, at: int) -> None:
-        """Commit the end of an attempt, or its wait. Raises StoreError when that cannot be kept: the job halts then."""
-        if self.waits_for is not None and self.refused is None:
-            name, wait = self.waits_for
-            self.waits_for = None
-            spent = at - activation.started - self.nested
-            self._commit_fact(activation, "wait", name, (wait, spent))
-            self.job.engine.keeping.look_after(self.job, wait.jobs)
-            return
+    def conclude(self, activation: Activation, error: BaseException | None, at: int) -> bool:
+        """Commit the end of an attempt, or its wait; return whether the attempt is retried.
+
+        Raises StoreError when that cannot be kept: the job halts then.
+        """
+        waits_for, self.waits_for = self.waits_for, None
+        if waits_for is not None:
+            error = None  # the handler was left, which is none
         error = self.refused or error
         if error is None:
             try:
-                self._end(activation, "completed", at, None)
-                return
+                if waits_for is None:
+                    self._end(activation, "completed", at, None)
+                else:
+                    self._suspend(activation, waits_for, at)
+                return False
             except Exception as refused:
                 self.job.check_going()
                 error = refused
                 self.drop()
         elif self.refused is not None:
             self.drop()
-        self._fail(activation, error, at)
+        return self._fail(activation, error, at)
+
+    def _suspend(self, activation: Activation, waits_for: tuple[str, Wait], at: int) -> None:
+        name, wait = waits_for
+        outcome = (wait, at - activation.started - self.nested)
+        self._commit_fact(activation, "wait", name, outcome, self._reads())
 
     def _end(self, activation: Activation, status: str, at: int, error: ErrorRecord | None, stop: bool = False) -> None:
         spent = at - activation.started - self.nested
         finish = self.finish_with if error is None else None
         self._commit_fact(activation, "end", None, (status, spent, at, error, stop, finish))
 
-    def _fail(self, activation: Activation, error: BaseException, at: int) -> None:
-        """Commit an attempt that failed, as its policy says."""
+    def _fail(self, activation: Activation, error: BaseException, at: int) -> bool:
+        """Commit an attempt that failed, as its policy says; return whether it is retried."""
         job, slot = self.job, activation.slot
         fatal = isinstance(error, (KeyboardInterrupt, SystemExit))
         stops = fatal or isinstance(error, ReplayError)
@@ -449,7 +464,7 @@ class Durable(Committing):
             self._try_failing(
                 activation, lambda: self._commit_fact(activation, "retry", None, (spent, at + int(delay * 1e9)))
             )
-            return
+            return activation.delivery.id in self.record.retrying
         described = describe(error, slot, activation.attempt)
         stop = action is ErrorStrategy.STOP
         if stop and not self.record.status.ended:
@@ -458,6 +473,7 @@ class Durable(Committing):
             job.note_fatal(error)
         status = "skipped" if action is ErrorStrategy.SKIP else "failed"
         self._try_failing(activation, lambda: self._end(activation, status, at, described, stop))
+        return False
 
     def _try_failing(self, activation: Activation, commit: Any) -> None:
         """Commit a failed attempt; if what it wrote is refused, without that."""

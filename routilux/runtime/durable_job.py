@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.commits import answered, published, status_after
 from ..core.copying import copy_value
@@ -50,11 +50,28 @@ LEAST_BEFORE_SNAPSHOT = 256 * 1024  # bytes of journal; and never less than the 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between attempts to reach a store
 
 
+class Keeper(Protocol):
+    """What an engine has for its durable jobs, as far as these know it."""
+
+    def put_to_sleep(self, job: Any) -> None:
+        """A job waits, and nobody works for it."""
+
+    def awake(self, job: Any) -> None:
+        """Somebody works for a job, or will."""
+
+    def begun_to_wait(self, parent: Any, children: tuple[str, ...]) -> None:
+        """A job has begun to wait for others."""
+
+    def cancel_children(self, job: Any) -> None:
+        """Cancel the jobs that a job's handlers have started."""
+
+
 class DurableJob(Job):
     """One execution of a flow that survives the process.
 
     Args:
         journal: where its facts are kept.
+        keeper: what the engine has for its durable jobs.
         snapshot: returns the record as a document; called with the lock held by nobody and ``commits`` held.
         patience: for how many seconds the store is asked again when it cannot do what it is asked for.
 
@@ -72,6 +89,7 @@ class DurableJob(Job):
         *,
         journal: Journal,
         head: JobHead,
+        keeper: Keeper,
         snapshot: Callable[[Job], bytes],
         patience: float,
     ) -> None:
@@ -83,6 +101,7 @@ class DurableJob(Job):
         self.halted: BaseException | None = None
         self.retry_error: BaseException | None = None
         self.subject = f"flow {record.plan.flow_id!r}: job {record.job_id!r}"
+        self._keeper = keeper
         self._snapshot = snapshot
         self.most_before_snapshot = LEAST_BEFORE_SNAPSHOT
         self._facts = FactWriter(record.plan, self.writer(), record.epoch)
@@ -185,6 +204,12 @@ class DurableJob(Job):
         except StoreError as error:
             self._patiently(lambda: self.journal.put_snapshot(document), error)
 
+    def left(self) -> None:
+        """See to it that nobody works for the job any more. The caller holds the lock."""
+        super().left()
+        if self.record.status is JobStatus.WAITING and not self.crew and not self.tasks and self.halted is None:
+            self._keeper.put_to_sleep(self)
+
     @property
     def at_rest(self) -> bool:
         """Whether no handler runs and none will until somebody changes the job, and everybody has heard so."""
@@ -199,7 +224,9 @@ class DurableJob(Job):
         if fact.kind == "retry":
             self.plan_retry(result)
         elif fact.kind == "wait":
-            self.plan_wake(result)
+            self.plan_wake(result, self.now())
+            if result.wait.jobs:
+                self._keeper.begun_to_wait(self, result.wait.jobs)
         elif self.record.on_loop or (self.record.ready and fact.kind != "end"):
             self.call()
         if listening.everything or self.flow.output_handlers:
@@ -210,6 +237,8 @@ class DurableJob(Job):
                 self.note(Ended(activation.delivery.id, status, spent, at, error, stop, finish), activation, result)
         elif fact.kind == "retry" and audience.hears(FAILED_ATTEMPT):
             self.note(Retried(activation.delivery.id, *fact.outcome), activation, self.retry_error)
+        if self.record.status is not self._noted_status:  # before anybody finds the job at rest
+            self.note_status()
 
     def _note_batch(self, fact: Committed, activation: Activation) -> None:
         if listening.everything:
@@ -223,6 +252,13 @@ class DurableJob(Job):
         for output in fact.batch.outputs:
             self.note(output, activation)
 
+    def note_began(self) -> None:
+        """Have listeners told that the job was started."""
+        with self.lock:
+            self._noted_status = JobStatus.PENDING
+            self.note_status()
+        self.tell()
+
     def note_fatal(self, error: BaseException) -> None:
         """Note what tells the process to stop, which this thread raises again when the job is at rest."""
         with self.lock:
@@ -232,6 +268,7 @@ class DurableJob(Job):
 
     def publish(self, fact: Published) -> None:
         """Give an event to the job. Raises StoreError when it cannot be kept."""
+        self._keeper.awake(self)
         with self.commits:
             if fact.message and fact.message <= self.record.inbox:
                 return
@@ -242,6 +279,7 @@ class DurableJob(Job):
 
     def answer(self, fact: Answered) -> None:
         """Tell the job that one of those that it waits for has ended."""
+        self._keeper.awake(self)
         with self.commits:
             activation = self.record.waiting.get(fact.delivery)
             if activation is None:
@@ -263,11 +301,16 @@ class DurableJob(Job):
 
     # --- its life ----------------------------------------------------------------------------------------------------
 
+    def _time_came(self, activation: Activation) -> None:
+        self._keeper.awake(self)
+        super()._time_came(activation)
+
     def _where(self) -> str:
         return f"flow {self.plan.flow_id!r}: job {self.record.job_id!r}"
 
     def pause(self, reason: str) -> None:
         """See `Job.pause`."""
+        self._keeper.awake(self)
         with self.commits:
             check_change(self._where(), self.record.status, JobStatus.PAUSED)
             self.keep(Paused(reason))
@@ -275,31 +318,42 @@ class DurableJob(Job):
 
     def resume(self) -> None:
         """See `Job.resume`."""
+        self._keeper.awake(self)
         with self.commits:
             self.check_resumable()
             self.keep(Resumed(self.now()))
             super().resume()
 
     def cancel(self, reason: str) -> None:
-        """See `Job.cancel`. The jobs that its handlers have invoked, and that have not ended, are cancelled, too."""
+        """See `Job.cancel`."""
+        self._keeper.awake(self)
         with self.commits:
             check_change(self._where(), self.record.status, JobStatus.CANCELLED)
-            children = self._cancel(reason)
-        self.engine.keeping.cancel(children, f"job {self.record.job_id!r}, which has started it, was cancelled")
+            self._keep_cancelled(reason)
+            super().cancel(reason)
 
     def cancel_unless_ended(self, reason: str) -> None:
         """See `Job.cancel_unless_ended`."""
+        self._keeper.awake(self)
         with self.commits:
-            children = self._cancel(reason) if not self.record.status.ended else []
-        self.engine.keeping.cancel(children, f"job {self.record.job_id!r}, which has started it, was cancelled")
+            if not self.record.status.ended:
+                self._keep_cancelled(reason)
+                super().cancel_unless_ended(reason)
 
-    def _cancel(self, reason: str) -> list[str]:
-        """Cancel the job, and return those that handlers which have not ended have invoked."""
-        points = [point for points in self.record.points.values() for point in points if point.kind == "invoke"]
-        children = [child for point in points if point.form is not None for child in point.form[0]]
+    def _keep_cancelled(self, reason: str) -> None:
+        self.keep_begun()
         self.keep(Cancelled(reason, self.now()))
-        super().cancel(reason)
-        return children
+
+    def keep_begun(self, but: Activation | None = None) -> None:
+        """Keep which activations run, before the job forgets those that do not. The caller holds `commits`."""
+        for each in list(self.record.running.values()):
+            if each is not but:
+                fact = Committed(each.delivery.id, each.slot.index, each.started, "begin", None, None, at=self.now())
+                self.keep(fact, each)
+
+    def cancel_children(self) -> None:
+        """Cancel the jobs that this one's handlers have started."""
+        self._keeper.cancel_children(self)
 
     def expire(self, timeout: float) -> None:
         """See `Job.expire`."""

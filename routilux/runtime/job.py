@@ -7,6 +7,7 @@ still, and waits for its handlers first, is in ``savers``. For the others see `c
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -31,6 +32,8 @@ from .edits import Edits
 from .observation import Notices
 from .threads import SharedThreads, here
 from .timers import Timer
+
+PARENT_CANCELLED = "the job that had started it was cancelled"
 
 
 class Job(Crew):
@@ -67,6 +70,7 @@ class Job(Crew):
         self.elsewhere: Callable[[float | None], None] | None = None  # waits for it, if another process runs it
         self.parent: Job | None = None
         self.expected: dict[str, Any] = {}  # jobs that one of its handlers is about to wait for, with answers
+        self.children: list[weakref.ref[Job]] = []
 
     def start(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool) -> None:
         """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""
@@ -92,7 +96,7 @@ class Job(Crew):
                 self.tasks_told = True
                 self.cancel_tasks()
             self.note_status()
-            if not record.running or self.halted is not None:
+            if self.stands_still:
                 for saver in self.savers:
                     saver.set()
                 if self.at_rest:
@@ -196,10 +200,9 @@ class Job(Crew):
 
     def plan_retry(self, activation: Activation) -> None:
         """Have an activation run again when it is due. The caller holds the lock."""
-        left = max(activation.due - self.now(), 0) / 1e9
         key = activation.delivery.id
         try:
-            self.timers[key] = self.engine.timers.after(left, partial(self._retry, activation))
+            self.timers[key] = self.engine.timers.at(activation.due, partial(self._retry, activation))
         except RuntimeError as error:
             self._fail(error)
 
@@ -208,13 +211,14 @@ class Job(Crew):
         for activation in self.record.retrying.values():
             if activation.delivery.id not in self.timers:
                 self.plan_retry(activation)
+        now = self.now()  # once, so that they wake in order
         for activation in list(self.record.waiting.values()):
             if activation.delivery.id not in self.timers:
-                self.plan_wake(activation)
+                self.plan_wake(activation, now)
 
-    def plan_wake(self, activation: Activation) -> None:
+    def plan_wake(self, activation: Activation, now: int) -> None:
         """Have an activation that waits go on when it may, now or later. The caller holds the lock."""
-        wait, now = activation.wait, self.now()
+        wait = activation.wait
         for child in wait.jobs if wait is not None else ():
             answer = self.expected.pop(child, None)
             if answer is not None:
@@ -224,9 +228,7 @@ class Job(Crew):
         elif wait is not None and wait.due is not None:
             key = activation.delivery.id
             try:
-                self.timers[key] = self.engine.timers.after(
-                    (wait.due - now) / 1e9, partial(self._time_came, activation)
-                )
+                self.timers[key] = self.engine.timers.at(wait.due, partial(self._time_came, activation))
             except RuntimeError as error:
                 self._fail(error)
 
@@ -267,8 +269,13 @@ class Job(Crew):
             hold(self.record, len(self.savers))
             ring(self.pressed)
             ring(self.easing)
-            if not self.record.running:
+            if self.stands_still:
                 saver.set()
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether no handler runs. One that was left when the job halted stays among those that run, in the record."""
+        return not self.record.running or (self.halted is not None and not self.crew and not self.tasks)
 
     def let_go(self, saver: Bell) -> None:
         """Let handlers start again, if the job runs and nobody else holds it."""
@@ -347,9 +354,21 @@ class Job(Crew):
     def cancel(self, reason: str) -> None:
         """Cancel the job. Raises StatusError when it has ended."""
         with self.lock:
-            cancelled(self.record, reason, self.now())
-            self.settle()
+            self._cancel(reason)
         self.tell()
+
+    def _cancel(self, reason: str) -> None:
+        cancelled(self.record, reason, self.now())
+        self.settle()
+        if self.children or self.record.durable:
+            self.engine.committers.submit(self.cancel_children)
+
+    def cancel_children(self) -> None:
+        """Cancel the jobs that this one's handlers have started."""
+        for each in self.children:
+            child = each()
+            if child is not None:
+                child.cancel_unless_ended(PARENT_CANCELLED)
 
     def sleep(self, seconds: float) -> None:
         """Pause a handler for so many seconds, or until the job has ended."""
@@ -368,7 +387,7 @@ class Job(Crew):
                     self.sleepers.remove(bell)
 
     def left(self) -> None:
-        """See to it that a thread has left the crew of a job in which no handler may start."""
+        """See to it that a thread or a task has left a job. The caller holds the lock."""
         if self.halted is not None:
             self.settle()
 
@@ -400,7 +419,9 @@ class Job(Crew):
 
     def begin_child(self, invocation: Any, job_id: str) -> None:
         """Start a job that one of this job's handlers has invoked, unless it was started before."""
-        invocation.flow.begin_child(self, invocation, job_id)
+        child = invocation.flow.begin_child(self, invocation, job_id)
+        with self.lock:
+            self.children = [*(each for each in self.children if each() is not None), weakref.ref(child)]
 
     def call_on_loop(self, make: Callable[[], Any]) -> None:
         """Run a coroutine, which does not raise, on the engine's event loop."""
@@ -421,8 +442,7 @@ class Job(Crew):
         """Cancel the job, if it has not ended."""
         with self.lock:
             if not self.record.status.ended:
-                cancelled(self.record, reason, self.now())
-                self.settle()
+                self._cancel(reason)
         self.tell()
 
     def expire(self, timeout: float) -> None:

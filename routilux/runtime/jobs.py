@@ -229,6 +229,10 @@ class Jobs:
             return
         if job.parent is not None and job.record.status.ended:
             job.engine.committers.submit(partial(tell_parent, job, job.parent))
+        self.forget(job)
+
+    def forget(self, job: Job) -> None:
+        """Count a job no longer among those that run."""
         with self._lock:
             if self._jobs.get(job.record.job_id) is job:
                 del self._jobs[job.record.job_id]

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -40,8 +41,9 @@ from .durable_job import DurableJob
 from .durable_turn import DurableTurn
 from .foreign_job import ForeignJob
 from .invoking import answer_of
-from .job import Job
+from .job import PARENT_CANCELLED, Job
 from .processes import is_dead, owner_name
+from .timers import Timer
 from .write_behind import WriteBehind
 
 __all__ = ["Keeping", "WriteBehind"]
@@ -57,6 +59,15 @@ class Loaded(NamedTuple):
     journal: Journal
     origin: str
     shape: dict[str, Any]
+
+
+class Sleeper(NamedTuple):
+    """A job that waits, of which nothing else is in memory: for which events, and the timer that wakes it."""
+
+    flow: Any
+    head: JobHead
+    topics: tuple[str, ...]
+    timer: Timer | None
 
 
 class Keeping:
@@ -80,7 +91,9 @@ class Keeping:
         self.flows: dict[str, Any] = {}
         self.live: weakref.WeakValueDictionary[str, DurableJob] = weakref.WeakValueDictionary()
         self.held: dict[str, DurableJob] = {}
+        self.sleepers: dict[str, Sleeper] = {}
         self.suspects: list[DurableJob] = []
+        self._waking = threading.Lock()
         self.process = os.getpid()
         self._lock = threading.Lock()
         self._renewing: threading.Thread | None = None
@@ -143,6 +156,7 @@ class Keeping:
             return self._elsewhere(flow, record)
         job = self.adopt(flow, record, journal, head, origin)
         self.hold(job)
+        job.note_began()
         return job
 
     def _existing(self, flow: Any, job_id: str, origin: str) -> Job:
@@ -156,7 +170,7 @@ class Keeping:
                 f"{where} was started before, with another payload, entry or initial state; give the new job an id of "
                 f"its own, or start it with what it was started with to get its state"
             )
-        live = self.held.get(job_id)
+        live = self.find(job_id)
         return live if live is not None else self._elsewhere(flow, loaded.record)
 
     def _document(self, flow: Any, record: JobRecord, origin: str) -> bytes:
@@ -185,6 +199,7 @@ class Keeping:
             hooks,
             journal=journal,
             head=head,
+            keeper=self,
             snapshot=snapshot,
             patience=self.patience,
         )
@@ -201,8 +216,8 @@ class Keeping:
             self.live[job.record.job_id] = self.held[job.record.job_id] = job
 
     def rested(self, job: DurableJob) -> None:
-        """A job has come to rest: it need not be kept, unless it waits. The caller holds the job's lock."""
-        if job.record.status is JobStatus.WAITING and job.halted is None:
+        """A job has come to rest: it need not be kept, unless it may go on. The caller holds the job's lock."""
+        if not job.record.status.ended and job.halted is None:
             parent = self.live.get(job.record.parent_job_id or "")
             if parent is not None:  # which may have come to rest with it
                 self.engine.committers.submit(parent.look_whether_at_rest)
@@ -215,11 +230,65 @@ class Keeping:
         if self.suspects:
             self.engine.committers.submit(self.run_suspect)
 
+    # --- sleeping -----------------------------------------------------------------------------------------------------
+
+    def put_to_sleep(self, job: DurableJob) -> None:
+        """Let go of a job that waits until what it waits for comes; the store has all of it.
+
+        Whoever has its state, or is inside ``execute``, keeps the object alive, which is woken then. The caller holds
+        the job's lock.
+        """
+        job_id, waits = job.record.job_id, [each.wait for each in job.record.waiting.values() if each.wait is not None]
+        with self._lock:
+            if self.held.get(job_id) is not job or job in self.suspects:
+                return
+            del self.held[job_id]
+            for each in job.timers.values():
+                each.cancel()
+            job.timers.clear()
+            dues = [wait.due for wait in waits if wait.due is not None]
+            timer: Timer | None = None
+            if dues:
+                wake = partial(self.engine.committers.submit, partial(self.find, job_id))
+                timer = self.engine.timers.at(min(dues), wake)
+            topics = tuple(wait.topic for wait in waits if wait.topic is not None)
+            self.sleepers[job_id] = Sleeper(job.flow, job.head, topics, timer)
+        job.flow._jobs.forget(job)
+
+    def awake(self, job: DurableJob) -> None:
+        """Keep a job that sleeps, because somebody works for it."""
+        with self._lock:
+            sleeper = self.sleepers.pop(job.record.job_id, None)
+            if sleeper is None:
+                return
+            if sleeper.timer is not None:
+                sleeper.timer.cancel()
+            self.held[job.record.job_id] = job
+        job.flow._jobs.count(job)
+        job.go_on()
+
+    def find(self, job_id: str) -> DurableJob | None:
+        """Return a job that runs here, after waking it when it sleeps; None when it does not run here."""
+        with self._waking:
+            sleeper = self.sleepers.get(job_id)
+            if sleeper is None:
+                return self.held.get(job_id)
+            job = self.live.get(job_id)
+            if job is None:
+                loaded = self.load(sleeper.flow, sleeper.head, allow_changes=True)
+                unfinished(loaded.record)
+                job = self.adopt(sleeper.flow, loaded.record, loaded.journal, sleeper.head, loaded.origin)
+                self.live[job_id] = job
+            self.awake(job)
+            return job
+
+    # --- telling others -----------------------------------------------------------------------------------------------
+
     def tell_parent(self, job: Job) -> None:
         """Tell the job that waits for this one how it has ended."""
         parent_id, answer = job.record.parent_job_id or "", answer_of(job)
-        parent = self.held.get(parent_id)
         try:
+            parent = self.find(parent_id)
             if parent is not None:
                 self.answer(parent, job.record.job_id, answer)
             else:
@@ -233,6 +302,27 @@ class Keeping:
             if activation.wait is not None and job_id in activation.wait.jobs:
                 parent.answer(Answered(delivery, job_id, answer))
                 return
+
+    def begun_to_wait(self, parent: DurableJob, children: tuple[str, ...]) -> None:
+        """See to it that a job hears of those that have ended before it began to wait for them."""
+
+        def look() -> None:
+            try:
+                self.look_after(parent, children)
+            except RoutiluxError:  # the parent halts, or whoever recovers it looks for itself
+                pass
+
+        self.engine.committers.submit(look)
+
+    def cancel_children(self, job: DurableJob) -> None:
+        """Cancel the jobs that a job's handlers have started, as far as they run here."""
+        for job_id in [*self.held, *self.sleepers]:
+            child = self.find(job_id) if job_id.startswith(f"{job.record.job_id}/") else None
+            if child is not None and child.record.parent_job_id == job.record.job_id:
+                try:
+                    child.cancel_unless_ended(PARENT_CANCELLED)
+                except RoutiluxError:  # it has halted
+                    pass
 
     def moves(self, jobs: tuple[str, ...]) -> bool:
         """Whether one of these jobs will go on by itself."""
@@ -290,7 +380,9 @@ class Keeping:
         found = [
             head.job_id
             for head in self.store.heads(statuses=UNFINISHED)
-            if head.flow_id in self.flows and head.job_id not in self.held and (wanted is None or head.job_id in wanted)
+            if head.flow_id in self.flows
+            and not self.runs_here(head.job_id)
+            and (wanted is None or head.job_id in wanted)
         ]
         claimed = self.claim(found)
         taken: list[tuple[DurableJob, int]] = []
@@ -317,17 +409,21 @@ class Keeping:
         """Let the handlers of a job that was taken up start."""
         job.flow._jobs.count(job)
         for activation in list(job.record.waiting.values()):
-            self.look_after(job, activation.wait.jobs if activation.wait is not None else ())
+            if activation.wait is not None:
+                self.look_after(job, activation.wait.jobs)
         job.go_on()
 
     def look_after(self, parent: DurableJob, children: Iterable[str]) -> None:
-        """Tell a job how those that it has begun to wait for have ended, if they had by then."""
+        """Tell a job that has begun to wait for others, or was taken up, how those of them that have ended did so."""
         for child in children:
-            job: Job | None = self.live.get(child)
-            if job is None:
-                job = next((self.foreign(head) for head in self.store.heads(job_id=child) if _ended(head)), None)
-            if job is not None and job.record.status.ended:
-                self.answer(parent, child, answer_of(job))
+            live = self.live.get(child)
+            if live is not None and live.halted is None:
+                if live.record.status.ended:
+                    self.answer(parent, child, answer_of(live))
+                continue
+            for head in self.store.heads(job_id=child):
+                if JobStatus(head.status).ended:
+                    self.answer(parent, child, answer_of(self.foreign(head)))
 
     def run_suspect(self) -> None:
         """Let a job that may be poison run, if nothing else does."""
@@ -344,6 +440,10 @@ class Keeping:
             f"it ran nothing else; find out what kills them, then resume the job"
         )
         job.fail_as_poison(error)
+
+    def runs_here(self, job_id: str) -> bool:
+        """Whether a job runs, or sleeps, here."""
+        return job_id in self.held or job_id in self.sleepers
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -380,11 +480,13 @@ class Keeping:
     def publish(self, topic: str, payload: Any, job_id: str | None) -> int:
         """Give an event to one job, or to all that wait for it; see `Engine.publish`."""
         if job_id is not None:
-            heads = [] if job_id in self.held else [self.head_of(job_id)]
-            here = [self.held[job_id]] if job_id in self.held else []
+            job = self.find(job_id)
+            here, heads = ([job], []) if job is not None else ([], [self.head_of(job_id)])
         else:
+            asleep = [self.find(name) for name, each in list(self.sleepers.items()) if topic in each.topics]
             here = [job for job in list(self.held.values()) if job.awaits(topic)]
-            heads = [head for head in self.store.heads(statuses=UNFINISHED) if head.job_id not in self.held]
+            here += [job for job in asleep if job is not None and job not in here]
+            heads = [head for head in self.store.heads(statuses=UNFINISHED) if not self.runs_here(head.job_id)]
         keep = job_id is not None
         for job in here:
             job.publish(Published(topic, job.encode(payload, f"the event {topic!r}"), keep))
@@ -401,15 +503,6 @@ class Keeping:
         where = f"flow {head.flow_id!r}: job {head.job_id!r}"
         known = flow.known_types if flow is not None else lambda: KnownTypes(where)
         return Writer(where, known, None).value(payload, f"the event {topic!r}")
-
-    def cancel(self, jobs: Iterable[str], reason: str) -> None:
-        """Cancel those of these jobs that have not ended, here or elsewhere."""
-        for job_id in jobs:
-            job = self.live.get(job_id)
-            if job is not None and job.halted is None:
-                job.cancel_unless_ended(reason)
-            elif any(not _ended(head) for head in self.store.heads(job_id=job_id)):
-                self.tell(job_id, do="cancel", reason=reason)
 
     def tell(self, job_id: str, **what: Any) -> None:
         """Ask something of a job that runs elsewhere."""
@@ -434,6 +527,11 @@ class Keeping:
             bell.wait(None if end is None else max(end - time.monotonic(), 0.0))
             job.halt(closed)
         self.held.clear()
+        for sleeper in list(self.sleepers.values()):
+            if sleeper.timer is not None:
+                sleeper.timer.cancel()
+        self.sleepers.clear()
+        self.engine.timers.prune()
         try:
             self.store.let_go(self.owner)
         except StoreError:  # the lease runs out by itself
@@ -448,15 +546,13 @@ class Keeping:
             )
 
 
-def _ended(head: JobHead) -> bool:
-    return JobStatus(head.status).ended
-
-
 def _origin(record: JobRecord) -> str:
     """Return what tells two jobs apart that began with something else."""
     waiting = next(iter(next(mailbox.queue for mailbox in record.mailboxes if mailbox.queue)))
     began = [waiting.slot.routine_id, waiting.slot.name, waiting.payload, record.shared, record.routine_states]
-    form = to_json(began, fallback=repr, bytes_mode="base64", inf_nan_mode="constants")
+    form = to_json(
+        began, fallback=lambda other: type(other).__qualname__, bytes_mode="base64", inf_nan_mode="constants"
+    )
     return sha256(form).hexdigest()
 
 

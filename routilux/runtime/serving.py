@@ -66,7 +66,7 @@ class Serving:
         free = [
             head.job_id
             for head in keeping.store.heads(statuses=UNFINISHED)
-            if head.flow_id in keeping.flows and head.job_id not in keeping.held and head.job_id not in self._refused
+            if head.flow_id in keeping.flows and not keeping.runs_here(head.job_id) and head.job_id not in self._refused
         ]
         if free:
             self._take(free)
@@ -88,12 +88,12 @@ class Serving:
         if not isinstance(store, Inbox):
             return
         messages = store.receive(self._last)
-        wanted = {each.job_id for each in messages if each.job_id not in self._keeping.held}
+        wanted = {each.job_id for each in messages if not self._keeping.runs_here(each.job_id)}
         if wanted:
             self._take(sorted(wanted))
         done = []
         for each in messages:
-            job = self._keeping.held.get(each.job_id)
+            job = self._keeping.find(each.job_id)
             if job is not None:
                 try:
                     self._see_to(job, each)

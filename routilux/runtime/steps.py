@@ -312,27 +312,33 @@ def drive(turn: Any, work: Work) -> Any:
 def _drive(work: Work, effects: Callable[[Effect], Any]) -> Any:
     send: Any = work.send
     argument: Any = None
-    while True:
-        try:
-            effect = send(argument)
-        except StopIteration as stop:
-            return stop.value
-        try:
-            send, argument = work.send, effects(effect)
-        except BaseException as error:
-            send, argument = work.throw, error
+    try:
+        while True:
+            try:
+                effect = send(argument)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                send, argument = work.send, effects(effect)
+            except BaseException as error:
+                send, argument = work.throw, error
+    finally:
+        argument = None  # an exception refers to this frame
 
 
 async def drive_async(turn: Any, work: Work) -> Any:
     """Do what an operation asks for, awaiting it, and return what it returns."""
     send: Any = work.send
     argument: Any = None
-    while True:
-        try:
-            effect = send(argument)
-        except StopIteration as stop:
-            return stop.value
-        try:
-            send, argument = work.send, await turn.perform(effect)
-        except BaseException as error:
-            send, argument = work.throw, error
+    try:
+        while True:
+            try:
+                effect = send(argument)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                send, argument = work.send, await turn.perform(effect)
+            except BaseException as error:
+                send, argument = work.throw, error
+    finally:
+        argument = None  # an exception refers to this frame

@@ -154,6 +154,8 @@ class TaskTurn(Committing):
             with self.job.lock:
                 self.job.tasks.discard(self)
                 given_up = self.given_up
+                if not self.record.open:
+                    self.job.left()
             self.task = None  # its variables refer to this turn
             self.event_loop.done(task, given_up)
 
@@ -284,7 +286,7 @@ class TaskTurn(Committing):
             record.points[activation.delivery.id] = [self.point]
             job.asleep[activation.delivery.id] = bell
             suspended(record, activation, wait, spent, since)
-            job.plan_wake(activation)
+            job.plan_wake(activation, job.now())
             self.following(False)
             self.asleep = True
             self.nested_since = since

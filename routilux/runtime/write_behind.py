@@ -116,6 +116,7 @@ class WriteBehind:
         self, *, job_id: str | None = None, flow_id: str | None = None, statuses: Iterable[str] | None = None
     ) -> list[JobHead]:
         """See `FactStore.heads`."""
+        self._drain()
         return self.store.heads(job_id=job_id, flow_id=flow_id, statuses=statuses)
 
     def claim(

@@ -210,6 +210,7 @@ class FactReader(PartReader):
 
 # Whether there must be an outcome (None: there may), and what reads it.
 OUTCOMES: Mapping[str, tuple[bool | None, Callable[[FactReader, Any, int], Any]]] = {
+    "begin": (False, FactReader._as_it_is),
     "end": (True, FactReader._end),
     "given up": (True, FactReader._given_up),
     "retry": (True, FactReader._retry),

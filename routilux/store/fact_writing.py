@@ -233,6 +233,7 @@ OUTCOMES: Mapping[str, Callable[[FactWriter, Committed, Values], Any]] = {
     "failure": FactWriter._failure,
     "step": FactWriter._step,
     "wait": FactWriter._wait,
+    "begin": FactWriter._as_it_is,
     "edit": FactWriter._as_it_is,
     "flush": FactWriter._as_it_is,
 }
