@@ -144,7 +144,7 @@ class Jobs:
         if engine.keeping is not None:
             started(record, entry, payload, isolate, clock.monotonic_ns())
             kept: Job = engine.keeping.begin(flow, record, owned)
-            if owned and kept.elsewhere is None and not kept.record.status.ended:
+            if owned and kept.record is record:
                 self.count(kept)
             return kept
         job = self.job_for(record, engine)
@@ -183,6 +183,12 @@ class Jobs:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet."""
         job = self.job_of(job_state)
         self._check_not_shut_down()
+        if job.elsewhere is not None:
+            taken: Job = job.engine.keeping.take(job)
+            if taken.elsewhere is not None:
+                taken.resume()
+                return taken
+            job = taken
         new = self.count(job)
         job.variables = callers_variables()
         try:
@@ -195,7 +201,11 @@ class Jobs:
 
     def restored(self, document: Any, name: str, serializer: Serializer | None) -> JobState:
         """Return a job that was saved; ``name`` is what the document is called in errors. It does not run."""
-        return JobState(self.job_for(load_record(self._flow, document, name, serializer)))
+        record = load_record(self._flow, document, name, serializer)
+        keeping = self._flow.engine.keeping
+        if keeping is None or record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED):
+            return JobState(self.job_for(record))
+        return JobState(keeping.restored(self._flow, record))
 
     def job_of(self, job_state: object) -> Job:
         """Return the job that a handle stands for. Raises ExecutionError unless it is one of this flow."""

@@ -17,6 +17,7 @@ from ..core.status import JobStatus
 from ..errors import RoutiluxError, StatusError, StoreError
 from ..store.base import Inbox, Message
 from .durable_job import DurableJob
+from .job_state import JobState
 from .keeping import UNFINISHED
 
 logger = logging.getLogger("routilux")
@@ -93,8 +94,10 @@ class Serving:
             self._take(sorted(wanted))
         done = []
         for each in messages:
-            job = self._keeping.find(each.job_id)
-            if job is not None:
+            job = self._keeping.find(each.job_id) or self._resting(each)
+            if job is None and self._is_final(each.job_id):
+                done.append(each.number)
+            elif job is not None:
                 try:
                     self._see_to(job, each)
                 except StoreError:
@@ -104,6 +107,19 @@ class Serving:
                 done.append(each.number)
         if done:
             store.discard(done)
+
+    def _resting(self, message: Message) -> Any:
+        """Return a job that has failed, was this engine's, and is to be resumed."""
+        for head in self._keeping.store.heads(job_id=message.job_id):
+            mine = head.status == JobStatus.FAILED and head.flow_id in self._keeping.flows
+            if mine and head.owner == self._keeping.owner and orjson.loads(message.body)["do"] == "resume":
+                return self._keeping.take(self._keeping.foreign(head))
+        return None
+
+    def _is_final(self, job_id: str) -> bool:
+        """Whether nothing can happen to a job any more, or it is gone."""
+        heads = self._keeping.store.heads(job_id=job_id)
+        return not heads or heads[0].status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
 
     def _see_to(self, job: DurableJob, message: Message) -> None:
         """Do what a message asks for, once."""
@@ -121,9 +137,7 @@ class Serving:
         elif do == "pause":
             job.pause(what["reason"])
         elif do == "resume" and job.record.status in (JobStatus.PAUSED, JobStatus.FAILED):
-            job.resume()
-            with job.lock:
-                job.call()
+            job.flow.resume(JobState(job))
         elif do not in ("run", "resume"):
             raise StatusError(f"nobody knows how to {do!r}")
         if not job.record.status.ended:
