@@ -49,6 +49,7 @@ from .write_behind import WriteBehind
 __all__ = ["Keeping", "WriteBehind"]
 
 UNFINISHED = ("pending", "running", "waiting", "paused")
+RESUMABLE = (*UNFINISHED, "failed")
 FATAL_DEATHS = 3  # after one death fewer a job is run alone
 
 
@@ -111,7 +112,7 @@ class Keeping:
         dead = set()
         if jobs:
             wanted = set(jobs)
-            owners = {head.owner for head in self.store.heads(statuses=UNFINISHED) if head.job_id in wanted}
+            owners = {head.owner for head in self.store.heads(statuses=RESUMABLE) if head.job_id in wanted}
             dead = {owner for owner in owners if owner is not None and is_dead(owner)}
         return self.store.claim(self.owner, now + self.lease, now, jobs, sorted(dead))
 
@@ -374,13 +375,15 @@ class Keeping:
         """Go on with the jobs of registered flows that nobody runs, all or some; see `Engine.recover`."""
         wanted = None if jobs is None else set(jobs)
         found = [
-            head.job_id
-            for head in self.store.heads(statuses=UNFINISHED)
+            head
+            for head in self.store.heads(statuses=UNFINISHED if wanted is None else RESUMABLE)
             if head.flow_id in self.flows
             and not self.runs_here(head.job_id)
             and (wanted is None or head.job_id in wanted)
         ]
-        claimed = self.claim(found)
+        claimed = self.claim([head.job_id for head in found if head.owner != self.owner])
+        # What came to rest here, or could not go on for want of room, is this engine's still.
+        claimed += [Claimed(head._replace(deaths=0), 0) for head in found if head.owner == self.owner]
         taken: list[tuple[DurableJob, int]] = []
         try:
             for each in claimed:
@@ -400,6 +403,12 @@ class Keeping:
                 self.go_on(job)
         self.run_suspect()
         return [job for job, _ in taken]
+
+    def taken_over(self, job: Job) -> Job:
+        """Return a job that did not run here and is to be resumed: itself if another process has it, else one here."""
+        job_id = job.record.job_id
+        taken = self.recover(jobs=[job_id])
+        return taken[0] if taken else self.find(job_id) or job
 
     def go_on(self, job: DurableJob) -> None:
         """Let the handlers of a job that was taken up start."""
