@@ -734,7 +734,7 @@ def test_a_full_sqlite_file_loses_nothing_and_goes_on_when_there_is_room(tmp_pat
     with Engine(store=store, store_patience=0) as engine:
 
         def handle(ctx, n, **_):
-            ctx.step.run("write", lambda: "x" * 50_000)
+            ctx.step.run("write", lambda: "x" * 500_000)
             ctx.emit("out", n=n + 1)
 
         flow = Flow("f", engine=engine)

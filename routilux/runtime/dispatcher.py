@@ -7,6 +7,7 @@ from _thread import get_ident
 from typing import Any
 
 from ..core.job_record import Mailbox
+from ..core.status import JobStatus
 from ..routine.scope import Scope, current
 from .holding import refuse_inside, refuse_on_loop
 from .job import Job
@@ -99,6 +100,20 @@ def wait(job: Job, timeout: float | None) -> bool:
         watch(job, timeout)
     job.check_going()
     return job.at_rest and job.record.status.ended
+
+
+def leave(job: Job) -> None:
+    """Wait until a job in a store has come to rest, or waits for whatever it may be."""
+    refuse_inside(job, "shutdown()")
+    bell = threading.Event()
+    with job.lock:
+        if not (job.at_rest or job.record.status is JobStatus.WAITING):
+            job.leavers.append(bell)
+            job.call()
+        else:
+            bell.set()
+    with job.engine.pool.sleeping():
+        bell.wait()
 
 
 def lend(job: Job) -> None:

@@ -279,6 +279,30 @@ class Keeping:
             self.awake(job)
             return job
 
+    def leave(self, flow: Any) -> None:
+        """Let go of the jobs of a flow that was shut down, so that they can go on elsewhere."""
+        closed = ExecutionError(
+            f"flow {flow.flow_id!r} was shut down; an engine with the same store can recover the job with a new Flow"
+        )
+        with self._lock:
+            sleepers = [job_id for job_id, each in self.sleepers.items() if each.flow is flow]
+            for job_id in sleepers:
+                timer = self.sleepers.pop(job_id).timer
+                if timer is not None:
+                    timer.cancel()
+            held = [each for each in self.held.values() if each.flow is flow]
+            if self.flows.get(flow.flow_id) is flow:
+                del self.flows[flow.flow_id]
+        awake = [self.live[job_id] for job_id in sleepers if job_id in self.live]
+        for job in [*held, *awake]:
+            job.halt(closed)
+        left = [*sleepers, *(job.record.job_id for job in held)]
+        if left and not self.engine.closing.is_set():
+            try:
+                self.store.let_go(self.owner, left)
+            except StoreError:  # the lease runs out by itself
+                pass
+
     # --- telling others -----------------------------------------------------------------------------------------------
 
     def tell_parent(self, job: Job) -> None:
