@@ -34,6 +34,7 @@ from .routine import Event, ExecutionContext, Resource, Routine, Slot
 from .runtime.async_store import AsyncStore
 from .runtime.clock import Clock
 from .runtime.context import AsyncContext, Context
+from .runtime.either_face import WorkflowContext
 from .runtime.engine import Engine
 from .runtime.invoking import ChildHandle
 from .runtime.job_state import JobState
@@ -43,6 +44,7 @@ from .runtime.store import Store
 from .store.base import FactStore, JobHead
 from .store.opening import open_store
 from .store.values import Serializer
+from .workflow import Workflow, WorkflowState, workflow
 
 __version__ = version.VERSION
 
@@ -65,6 +67,11 @@ __all__ = [
     "Engine",
     "ExecutionContext",
     "Store",
+    # workflows from functions
+    "Workflow",
+    "WorkflowContext",
+    "WorkflowState",
+    "workflow",
     # durable jobs
     "AsyncSteps",
     "ChildHandle",

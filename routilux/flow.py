@@ -15,7 +15,7 @@ from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options, payload_of
-from .runtime.dispatcher import leave, rest, run_to_rest, wait
+from .runtime.dispatcher import leave, rest, run_to_rest, wait, wait_for_rest
 from .runtime.engine import Engine, default_engine
 from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
@@ -275,7 +275,7 @@ class Flow(Graph):
             if job.record.durable:
                 leave(job)
             else:
-                wait(job, None)
+                wait_for_rest(job, None)
         try:
             self.resources.close()
         finally:

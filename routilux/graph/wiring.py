@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -211,7 +211,7 @@ class Graph:
 
     def learn_types(self, annotations: Iterable[Any]) -> None:
         """Let instances of the classes that annotations mention be saved, too, such as those of step functions."""
-        new = dict.fromkeys(each for each in annotations if each.__hash__ is not None)
+        new = dict.fromkeys(each for each in annotations if isinstance(each, Hashable))
         if not new.keys() <= self._learned.keys():
             self._learned.update(new)
             self._known = None

@@ -91,17 +91,17 @@ class Binding:
                     f"by name; remove the '/' from its signature"
                 )
             hint = hints.get(parameter.name, Any)
-            resource = resource_of(hint, parameter, _is_context(hint), where)
+            resource = resource_of(hint, parameter, is_context(hint), where)
             if resource is not None:
                 self.resources[parameter.name] = resource
                 continue
             if parameter.kind is parameter.VAR_POSITIONAL:
                 continue
-            if _is_context(hint):
+            if is_context(hint):
                 self.context = parameter.name
                 continue
             self.hints += (hint,)
-            validator = None if hint in _NOT_CHECKED else _validator(hint, parameter.name, where)
+            validator = validator_of(hint, f"parameter {parameter.name!r}", where)
             if parameter.kind is parameter.VAR_KEYWORD:
                 self.rest, self.rest_validator = True, validator
                 continue
@@ -148,7 +148,7 @@ class Binding:
         return name in self.names or (self.rest and name not in self.given)
 
 
-def _is_context(hint: Any) -> bool:
+def is_context(hint: Any) -> bool:
     """Whether an annotation names the context, also as one of the types of a union."""
     kinds = (typing.get_origin(each) or each for each in (hint, *typing.get_args(hint)))
     return any(ExecutionContext in getattr(kind, "__mro__", ()) for kind in kinds)
@@ -189,7 +189,7 @@ def _annotations(handler: Callable[..., Any], parameters: Iterable[inspect.Param
     try:
         # get_type_hints takes whatever has __annotations__.
         holder = SimpleNamespace(__annotations__=noted)
-        return typing.get_type_hints(holder, _globals_of(handler), include_extras=True)
+        return typing.get_type_hints(holder, globals_of(handler), include_extras=True)
     except Exception as error:  # an annotation is an expression, and may raise anything
         raise DeclarationError(
             f"{where}: an annotation of handler {handler!r} cannot be resolved: {error}; import its names at the top "
@@ -197,7 +197,7 @@ def _annotations(handler: Callable[..., Any], parameters: Iterable[inspect.Param
         ) from error
 
 
-def _globals_of(handler: Callable[..., Any]) -> dict[str, Any]:
+def globals_of(handler: Callable[..., Any]) -> dict[str, Any]:
     """Return the global names of the function whose signature a callable has."""
     while isinstance(handler, functools.partial):
         handler = handler.func
@@ -210,20 +210,33 @@ def _globals_of(handler: Callable[..., Any]) -> dict[str, Any]:
 
 
 def returned_type(function: Callable[..., Any]) -> Any:
-    """Return the annotation of what a callable returns, resolved; None when it has none, or it cannot be resolved."""
+    """Return the annotation of what a callable returns, resolved; None when it has none, or it cannot be resolved.
+
+    A class returns its instances.
+    """
     while isinstance(function, functools.partial):
         function = function.func
+    if inspect.isclass(function):
+        return function
+    if not inspect.isroutine(function):
+        function = type(function).__call__
     noted = getattr(function, "__annotations__", {}).get("return")
     if not isinstance(noted, str):
         return noted
     try:
         holder = SimpleNamespace(__annotations__={"return": noted})
-        return typing.get_type_hints(holder, _globals_of(function), include_extras=True)["return"]
+        return typing.get_type_hints(holder, globals_of(function), include_extras=True)["return"]
     except Exception:  # an annotation is an expression, and may raise anything
         return None
 
 
-def _validator(hint: Any, name: str, where: str) -> Validator:
+def validator_of(hint: Any, what: str, where: str) -> Validator | None:
+    """Return what validates ``what`` against its annotation, None when that allows anything.
+
+    Raises DeclarationError when pydantic cannot check it.
+    """
+    if hint in _NOT_CHECKED:
+        return None
     try:
         if isinstance(hint, _NO_TYPES):
             raise TypeError("it is a value, not a type")
@@ -234,19 +247,28 @@ def _validator(hint: Any, name: str, where: str) -> Validator:
         return adapter.validator.validate_python
     except Exception as error:
         raise DeclarationError(
-            f"{where}: the annotation {hint!r} of parameter {name!r} cannot be checked by pydantic: {error}"
+            f"{where}: the annotation {hint!r} of {what} cannot be checked by pydantic: {error}"
         ) from error
 
 
 def _checked(validator: Validator, name: str, value: Any) -> Any:
+    return check_value(validator, f"parameter {name!r}", value, name)
+
+
+def check_value(validator: Validator, what: str, value: Any, name: str | None = None) -> Any:
+    """Return a value as its annotation wants it; raise Misfit, which names it and its parts, when it does not fit."""
     try:
         return validator(value)
     except ValidationError as error:
         problems = "; ".join(
-            ".".join(str(part) for part in (name, *problem["loc"])) + ": " + problem["msg"]
+            ": ".join(part for part in (_place(name, problem["loc"]), problem["msg"]) if part)
             for problem in error.errors(include_url=False, include_context=False, include_input=False)
         )
-        raise Misfit(f"parameter {name!r} = {shortened(value)} is not valid: {problems}") from error
+        raise Misfit(f"{what} = {shortened(value)} is not valid: {problems}") from error
+
+
+def _place(name: str | None, steps: Iterable[Any]) -> str:
+    return ".".join(str(part) for part in (name, *steps) if part is not None)
 
 
 def shortened(value: object, most: int = 200) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from _thread import get_ident
 from typing import Any
 
@@ -86,6 +87,39 @@ def run_to_rest(job: Job, timeout: float | None) -> None:
 
 
 def wait(job: Job, timeout: float | None) -> bool:
+    """Wait until a job has ended, or rests until somebody resumes it; tell whether it has ended.
+
+    Without a timeout, the job is lent this thread. Raises ContextError inside a handler of the job.
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    left = timeout
+    while not wait_for_rest(job, left):
+        left = None if end is None else end - time.monotonic()
+        if (left is not None and left <= 0) or not _goes_on(job, left):
+            return False
+    return True
+
+
+def _goes_on(job: Job, timeout: float | None) -> bool:
+    """Return whether a job that has come to rest is worth another wait, after what it waits for outside has come.
+
+    False when ``timeout`` seconds pass before, and for a job that somebody has to resume.
+    """
+    bell = threading.Event()
+    with job.lock:
+        if job.record.status is not JobStatus.WAITING or job.elsewhere is not None:
+            return job.elsewhere is None and job.record.status is not JobStatus.PAUSED
+        job.watchers.append(bell)
+    try:
+        with job.engine.pool.sleeping():
+            return bell.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+    finally:
+        with job.lock:
+            if bell in job.watchers:
+                job.watchers.remove(bell)
+
+
+def wait_for_rest(job: Job, timeout: float | None) -> bool:
     """Wait until a job has come to rest, lending it this thread unless there is a timeout; tell whether it has ended.
 
     Raises ContextError inside a handler of the job.

@@ -94,7 +94,8 @@ class Engine(SharedThreads):
     def register(self, *flows: Any) -> None:
         """Make flows, or workflows, known, so that jobs of theirs in the store can go on here.
 
-        A flow that is made with this engine is known already.
+        A flow that is made with this engine is known already. A workflow that was made without one uses this engine
+        from now on.
 
         Raises:
             DeclarationError: when another flow with this id is known.
@@ -102,7 +103,7 @@ class Engine(SharedThreads):
         """
         keeping = self._kept("register()")
         for each in flows:
-            flow = getattr(each, "flow", each)
+            flow = each.flow_in(self) if hasattr(each, "flow_in") else each
             known = keeping.flows.setdefault(flow.flow_id, flow)
             if known is not flow:
                 raise DeclarationError(f"Engine: another flow {flow.flow_id!r} is registered already")
@@ -273,6 +274,10 @@ class Engine(SharedThreads):
     def moves(self, jobs: tuple[str, ...]) -> bool:
         """Whether one of these jobs, for which another one waits, will go on by itself."""
         return True if self.keeping is None else self.keeping.moves(jobs)
+
+    def job_here(self, job_id: str) -> Any:
+        """Return a job that runs in this process, if it is known; of jobs without a store, it is not."""
+        return None if self.keeping is None else self.keeping.live.get(job_id)
 
     def flushed(self) -> None:
         """Wait until everything that was committed is in the store. Raises StoreError when it could not be written."""

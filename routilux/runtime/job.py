@@ -182,6 +182,12 @@ class Job(Crew):
                 if self.at_rest:
                     self._rest()
 
+    def look_whether_at_rest(self) -> None:
+        """See to what is due when the job has come to rest, though nothing of its own has happened."""
+        with self.lock:
+            if self.at_rest:
+                self._rest()
+
     def _rest(self) -> None:
         if self.timers and self.record.status is not JobStatus.WAITING:
             for timer in self.timers.values():
@@ -401,9 +407,9 @@ class Job(Crew):
 
     def learn(self, function: Any) -> None:
         """Let what a step's function returns, according to its annotation, be saved."""
-        hint = getattr(function, "__annotations__", {}).get("return")
+        hint = returned_type(function)
         if hint is not None:
-            self.flow.learn_types([returned_type(function)])
+            self.flow.learn_types([hint])
 
     def begin_child(self, invocation: Any, job_id: str) -> None:
         """Start a job that one of this job's handlers has invoked, unless it was started before."""

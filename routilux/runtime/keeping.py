@@ -218,6 +218,9 @@ class Keeping:
     def rested(self, job: DurableJob) -> None:
         """A job has come to rest: it need not be kept, unless it may go on. The caller holds the job's lock."""
         if not job.record.status.ended and job.halted is None:
+            parent = self.live.get(job.record.parent_job_id or "")
+            if parent is not None:  # which may have come to rest with it
+                self.engine.committers.submit(parent.look_whether_at_rest)
             return
         with self._lock:
             if self.held.get(job.record.job_id) is job:
@@ -281,18 +284,19 @@ class Keeping:
 
     def leave(self, flow: Any) -> None:
         """Let go of the jobs of a flow that was shut down, so that they can go on elsewhere."""
+        flow_id = flow.flow_id
         closed = ExecutionError(
-            f"flow {flow.flow_id!r} was shut down; an engine with the same store can recover the job with a new Flow"
+            f"flow {flow_id!r} was shut down; an engine with the same store can recover the job with a new Flow"
         )
         with self._lock:
-            sleepers = [job_id for job_id, each in self.sleepers.items() if each.flow is flow]
+            sleepers = [job_id for job_id, sleeper in self.sleepers.items() if sleeper.flow is flow]
             for job_id in sleepers:
                 timer = self.sleepers.pop(job_id).timer
                 if timer is not None:
                     timer.cancel()
-            held = [each for each in self.held.values() if each.flow is flow]
-            if self.flows.get(flow.flow_id) is flow:
-                del self.flows[flow.flow_id]
+            held = [job for job in self.held.values() if job.flow is flow]
+            if self.flows.get(flow_id) is flow:
+                del self.flows[flow_id]
         awake = [self.live[job_id] for job_id in sleepers if job_id in self.live]
         for job in [*held, *awake]:
             job.halt(closed)

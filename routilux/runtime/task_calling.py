@@ -19,10 +19,27 @@ async def called_in_task(call: Call) -> Any:
     """
     if call.timeout is None:
         return await _outcome(call)
+    return await _within(_outcome(call), call.timeout)
+
+
+async def _within(outcome: Awaitable[Any], timeout: float) -> Any:
+    """Await something for so long at the most; raise StepTimeoutError after that."""
+    ended: list[tuple[Any, Exception | None]] = []
+
+    async def end() -> None:
+        try:
+            ended.append((await outcome, None))
+        except Exception as error:  # kept apart from that of the time limit, which may be of the same class
+            ended.append((None, error))
+
     try:
-        return await asyncio.wait_for(_outcome(call), call.timeout)
+        await asyncio.wait_for(end(), timeout)
     except asyncio.TimeoutError as error:
-        raise too_long(call.timeout) from error
+        raise too_long(timeout) from error
+    result, error = ended[0]
+    if error is not None:
+        raise error
+    return result
 
 
 async def _outcome(call: Call) -> Any:
@@ -35,14 +52,8 @@ async def _outcome(call: Call) -> Any:
 async def awaited(outcome: Awaitable[Any], timeout: float | None, answer: list[Any], bell: threading.Event) -> None:
     """Await something for a thread that waits for the bell, and put what it gives, or raises, into ``answer``."""
     try:
-        answer.append((await asyncio.wait_for(_itself(outcome), timeout), None))
-    except asyncio.TimeoutError as error:
-        answer.append((None, error if timeout is None else too_long(timeout)))
+        answer.append((await (outcome if timeout is None else _within(outcome, timeout)), None))
     except BaseException as error:
         answer.append((None, error))
     finally:
         bell.set()
-
-
-async def _itself(outcome: Awaitable[Any]) -> Any:
-    return await outcome

@@ -74,6 +74,10 @@ class SharedThreads:
         """Whether one of these jobs, for which another one waits, will go on by itself."""
         return True
 
+    def job_here(self, job_id: str) -> Any:
+        """Return a job that runs in this process, if it is known."""
+        return None
+
     @property
     def given_up_threads(self) -> int:
         """How many threads still run a handler whose time was up and that nobody waits for any more."""

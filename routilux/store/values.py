@@ -25,7 +25,7 @@ from pydantic_core import TzInfo
 from ..errors import SaveError
 from ..routine.binding import shortened
 from . import models
-from .known_types import KnownTypes, full_name, is_namedtuple
+from .known_types import KnownTypes, full_name, is_namedtuple, saved_kind
 from .plain import DEEPEST, MARK, all_text, is_plain
 
 
@@ -161,8 +161,8 @@ class Writer:
 
     def _other(self, value: Any, depth: int) -> Any:
         """Return the form of a value of a class that is not built in."""
-        kind = type(value)
-        if self._known is None:
+        kind = saved_kind(type(value))
+        if self._known is None or kind not in self._known:  # the flow may have learned of it since
             self._known = self._find_known()
         if kind in self._known:
             name = self._known.name_of(kind)
