@@ -314,10 +314,10 @@ def poison(folder):
     with Engine(store=store_at(folder), max_workers=WORKERS) as engine:
         bad = flow_with(engine, folder, die, "bad")
         good = flow_with(engine, folder, hold, "good")
-        engine.recover()
-        states = [good.start("only", job_id=f"good{number}") for number in range(3)]
-        states.append(bad.start("only", job_id="poison"))
-        for state in states:
+        for number in range(3):
+            engine.submit(good, job_id=f"good{number}")
+        engine.submit(bad, job_id="poison")
+        for state in engine.recover():
             state.wait()
     print("done", flush=True)
 
