@@ -140,9 +140,9 @@ def test_timers_call_in_the_order_in_which_they_are_due_and_their_thread_ends():
     clock = Clock(monotonic_ns=lambda: stopped[0] if stopped else time.perf_counter_ns())
     timers, calls, last = Timers(clock), [], threading.Event()
     before = threading.enumerate()
-    timers.after(0.03, lambda: (calls.append("third"), last.set()))
-    timers.after(0.02, lambda: calls.append("second"))
-    timers.after(0.0, lambda: calls.append("first"))
+    timers.at(stopped[0] + 30_000_000, lambda: (calls.append("third"), last.set()))
+    timers.at(stopped[0] + 20_000_000, lambda: calls.append("second"))
+    timers.at(stopped[0], lambda: calls.append("first"))
     thread = timers._thread
     stopped.clear()
     assert last.wait(LONG)
@@ -153,7 +153,7 @@ def test_timers_call_in_the_order_in_which_they_are_due_and_their_thread_ends():
 
 def test_a_cancelled_timer_is_not_called_and_not_kept():
     timers, calls = Timers(Clock()), []
-    timer = timers.after(3_600.0, lambda: calls.append(1))
+    timer = timers.at(time.perf_counter_ns() + 3_600_000_000_000, lambda: calls.append(1))
     thread = timers._thread
     timer.cancel()
     timers.prune()

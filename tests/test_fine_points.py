@@ -49,9 +49,9 @@ class Hasty(Timers):
         super().__init__(clock)
         self.planned = []
 
-    def after(self, seconds, call):
-        self.planned.append(seconds)
-        return super().after(0.0, call)
+    def at(self, due, call):
+        self.planned.append(due / 1e9)
+        return super().at(0, call)
 
 
 def hasty_engine():

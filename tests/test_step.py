@@ -20,7 +20,6 @@ from routilux import (
     ContextError,
     DeclarationError,
     Engine,
-    ExecutionError,
     Flow,
     StateError,
     StepError,

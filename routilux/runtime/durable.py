@@ -414,14 +414,17 @@ class Durable(Committing):
             buffer = isolated(buffer)
         self._commit_fact(activation, "merge", None, buffer)
 
-    def conclude(self, activation: Activation, error: BaseException | None, at: int) -> None:
-        """Commit the end of an attempt, or its wait. Raises StoreError when that cannot be kept: the job halts then."""
+    def conclude(self, activation: Activation, error: BaseException | None, at: int) -> bool:
+        """Commit the end of an attempt, or its wait; return whether the attempt is retried.
+
+        Raises StoreError when that cannot be kept: the job halts then.
+        """
         if self.waits_for is not None and self.refused is None:
             name, wait = self.waits_for
             self.waits_for = None
             spent = at - activation.started - self.nested
             self._commit_fact(activation, "wait", name, (wait, spent))
-            return
+            return False
         error = self.refused or error
         if self.replaying and self.refused is None:
             self.drop()  # it was committed before
@@ -429,14 +432,14 @@ class Durable(Committing):
         if error is None:
             try:
                 self._end(activation, "completed", at, None)
-                return
+                return False
             except Exception as refused:
                 self.job.check_going()
                 error = refused
                 self.drop()
         elif self.refused is not None:
             self.drop()
-        self._fail(activation, error, at)
+        return self._fail(activation, error, at)
 
     def _too_short(self, activation: Activation) -> ReplayError:
         point = self.points[self.place]
@@ -450,8 +453,8 @@ class Durable(Committing):
         finish = self.finish_with if error is None else None
         self._commit_fact(activation, "end", None, (status, spent, at, error, stop, finish))
 
-    def _fail(self, activation: Activation, error: BaseException, at: int) -> None:
-        """Commit an attempt that failed, as its policy says."""
+    def _fail(self, activation: Activation, error: BaseException, at: int) -> bool:
+        """Commit an attempt that failed, as its policy says; return whether it is retried."""
         job, slot = self.job, activation.slot
         fatal = isinstance(error, (KeyboardInterrupt, SystemExit))
         stops = fatal or isinstance(error, ReplayError)
@@ -465,7 +468,7 @@ class Durable(Committing):
             self._try_failing(
                 activation, lambda: self._commit_fact(activation, "retry", None, (spent, at + int(delay * 1e9)))
             )
-            return
+            return activation.delivery.id in self.record.retrying
         described = describe(error, slot, activation.attempt)
         stop = action is ErrorStrategy.STOP
         if stop and not self.record.status.ended:
@@ -474,6 +477,7 @@ class Durable(Committing):
             job.note_fatal(error)
         status = "skipped" if action is ErrorStrategy.SKIP else "failed"
         self._try_failing(activation, lambda: self._end(activation, status, at, described, stop))
+        return False
 
     def _try_failing(self, activation: Activation, commit: Any) -> None:
         """Commit a failed attempt; if what it wrote is refused, without that."""

@@ -240,6 +240,8 @@ class DurableJob(Job):
                 self.note(Ended(activation.delivery.id, status, spent, at, error, stop, finish), activation, result)
         elif fact.kind == "retry" and audience.hears(FAILED_ATTEMPT):
             self.note(Retried(activation.delivery.id, *fact.outcome), activation, self.retry_error)
+        if self.record.status is not self._noted_status:  # before anybody finds the job at rest
+            self.note_status()
 
     def _note_batch(self, fact: Committed, activation: Activation) -> None:
         if listening.everything:
@@ -252,6 +254,13 @@ class DurableJob(Job):
                 self.note(entry, activation)
         for output in fact.batch.outputs:
             self.note(output, activation)
+
+    def note_began(self) -> None:
+        """Have listeners told that the job was started."""
+        with self.lock:
+            self._noted_status = JobStatus.PENDING
+            self.note_status()
+        self.tell()
 
     def note_fatal(self, error: BaseException) -> None:
         """Note what tells the process to stop, which this thread raises again when the job is at rest."""

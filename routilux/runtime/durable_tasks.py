@@ -71,14 +71,18 @@ class DurableTaskTurn(Durable, TaskTurn):
         if over:
             with job.lock:
                 over = self.record.running.get(activation.delivery.id) is not activation
+        again = False
         try:
             if not over:
-                await self.in_thread(lambda: self.conclude(activation, error, at))
+                again = await self.in_thread(lambda: self.conclude(activation, error, at))
         except Exception as refused:
             if job.halted is None and self.record.running.get(activation.delivery.id) is activation:
                 raise refused
         with job.lock:
-            self.following(False)
+            if again:  # the retry keeps the mailbox
+                job.settle()
+            else:
+                self.following(False)
         job.tell()
 
     def overflow(self) -> None:

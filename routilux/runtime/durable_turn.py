@@ -24,7 +24,7 @@ class DurableTurn(Durable, Turn):
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
-        job, now, notices = self.job, self.job.now, self.job.notices.waiting
+        job, record, now, notices = self.job, self.record, self.job.now, self.job.notices.waiting
         left = BATCH
         current.set(self)
         try:
@@ -40,17 +40,26 @@ class DurableTurn(Durable, Turn):
                 at = now()
                 error, self.activation = self.error, None
                 self.error = None
+                again = False
                 try:
-                    self.conclude(activation, error, at)
+                    again = self.conclude(activation, error, at)
                 except Exception as refused:
-                    if job.halted is None and self.record.running.get(activation.delivery.id) is activation:
+                    if job.halted is None and record.running.get(activation.delivery.id) is activation:
                         raise refused
-                error = None
                 left -= 1
                 with job.lock:
-                    activation = self.following(left > 0 and not self.spoiled)
+                    if again:  # the retry keeps the mailbox
+                        activation = None
+                        job.settle()
+                    else:
+                        # When the queue is full, the thread goes to those who can shorten it.
+                        more = left > 0 and not self.spoiled and record.queued <= job.max_pending
+                        activation = self.following(more)
                 if notices:
                     job.tell()
+                if self.depth and isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    raise error
+                error = None
                 if self.reads or self.own or self.nested or self.finish_with or self.state_used:
                     self._forget()
         finally:

@@ -157,6 +157,7 @@ class Keeping:
             return self._elsewhere(flow, record)
         job = self.adopt(flow, record, journal, head, origin)
         self.hold(job)
+        job.note_began()
         return job
 
     def _existing(self, flow: Any, job_id: str, origin: str) -> Job:
@@ -583,7 +584,9 @@ def _origin(record: JobRecord) -> str:
     """Return what tells two jobs apart that began with something else."""
     waiting = next(iter(next(mailbox.queue for mailbox in record.mailboxes if mailbox.queue)))
     began = [waiting.slot.routine_id, waiting.slot.name, waiting.payload, record.shared, record.routine_states]
-    form = to_json(began, fallback=repr, bytes_mode="base64", inf_nan_mode="constants")
+    form = to_json(
+        began, fallback=lambda other: type(other).__qualname__, bytes_mode="base64", inf_nan_mode="constants"
+    )
     return sha256(form).hexdigest()
 
 

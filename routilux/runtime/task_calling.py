@@ -24,21 +24,21 @@ async def called_in_task(call: Call) -> Any:
 
 async def _within(outcome: Awaitable[Any], timeout: float) -> Any:
     """Await something for so long at the most; raise StepTimeoutError after that."""
-    ended: list[tuple[Any, Exception | None]] = []
+    outcomes: list[tuple[Any, Exception | None]] = []
 
     async def end() -> None:
         try:
-            ended.append((await outcome, None))
+            outcomes.append((await outcome, None))
         except Exception as error:  # kept apart from that of the time limit, which may be of the same class
-            ended.append((None, error))
+            outcomes.append((None, error))
 
     try:
         await asyncio.wait_for(end(), timeout)
     except asyncio.TimeoutError as error:
         raise too_long(timeout) from error
-    result, error = ended[0]
-    if error is not None:
-        raise error
+    result, raised = outcomes[0]
+    if raised is not None:
+        raise raised
     return result
 
 

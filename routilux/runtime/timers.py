@@ -32,13 +32,6 @@ class Timers:
         self._made = 0
         self._thread: threading.Thread | None = None
 
-    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Make a call, on another thread, when so many seconds have passed.
-
-        Raises RuntimeError when the system gives no thread for it.
-        """
-        return self.at(self._clock.monotonic_ns() + int(seconds * 1e9), call)
-
     def at(self, due: int, call: Callable[[], None]) -> Timer:
         """Make a call, on another thread, at a time in nanoseconds on the clock. Calls are made in order of these.
 
