@@ -12,6 +12,7 @@ from crashing import Mortal, World, outcome
 from pydantic import BaseModel
 
 from routilux import (
+    AsyncContext,
     Clock,
     ConflictError,
     Context,
@@ -26,6 +27,8 @@ from routilux import (
     StoreError,
     open_store,
 )
+from routilux.runtime import jobs
+from routilux.runtime.keeping import Keeping
 from routilux.store.memory import MemoryStore
 
 SOON = 20.0  # seconds: for what should have come long before
@@ -793,3 +796,105 @@ def test_j7_a_former_owner_is_refused_when_another_has_taken_over():
     assert results == ["j"]
     for engine in (slow, quick):
         engine.close()
+
+
+# --- children that are quick ----------------------------------------------------------------------------------------
+
+
+class Prompt(Flow):
+    """A flow whose jobs have ended, and told the job that started them, before that goes on."""
+
+    told = None
+
+    def begin_child(self, parent, invocation, job_id):
+        child = super().begin_child(parent, invocation, job_id)
+        assert self.told.wait(SOON)
+        return child
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_j6_a_child_that_ends_before_it_is_waited_for_is_heard_of(monkeypatch, durable):
+    told = threading.Event()
+
+    def telling(real):
+        def tell(*arguments):
+            real(*arguments)
+            told.set()
+
+        return tell
+
+    monkeypatch.setattr(jobs, "tell_parent", telling(jobs.tell_parent))
+    monkeypatch.setattr(Keeping, "tell_parent", telling(Keeping.tell_parent))
+    engine = Engine(store=MemoryStore()) if durable else Engine()
+    child = Prompt("child", engine=engine)
+    child.told = told
+    child.add_routine(Plain(lambda ctx, n: ctx.finish(n + 1)), "only")
+
+    class Parent(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("trigger", handler=self.go)
+
+        async def go(self, ctx: AsyncContext):
+            ctx.finish(await ctx.step.invoke_and_wait("child", child, {"n": 1}))
+
+    flow = Flow("parent", engine=engine)
+    flow.add_routine(Parent(), "only")
+    state = flow.start("only")
+    assert state.wait(SOON)
+    assert (state.status, state.result) == ("completed", 2)
+    for each in (flow, child):
+        each.shutdown()
+    engine.close()
+
+
+def test_j7_a_resumed_job_belongs_to_its_engine_again(engine):
+    mended = []
+
+    def handle(ctx, **_):
+        if not mended:
+            raise ValueError("a fault")
+        ctx.finish(ctx.step.wait_for_event("gate", "gate"))
+
+    flow = flow_of(engine, handle)
+    state = flow.execute("r0", job_id="j")
+    mended.append(True)
+    state = flow.resume(state)
+    engine.publish("gate", 3, job_id="j")
+    assert state.wait(SOON)
+    assert (state.status, state.result) == ("completed", 3)
+
+
+@pytest.mark.parametrize("how", ["pause", "cancel"])
+def test_l2_j4_a_crash_after_a_pause_or_a_cancellation_in_the_middle_of_other_handlers(how):
+    def build(world, engine):
+        def source(ctx, **_):
+            for n in range(3):
+                ctx.emit("out", n=n)
+
+        def handle(ctx, n):
+            ctx.step.run("step", world.call, f"{ctx.job_id}/{n}", n)
+            if n == 1 and ctx.job_id not in world.recorded:
+                world.recorded.add(ctx.job_id)
+                getattr(ctx.flow, how)(ctx.job_state, "now")
+            ctx.job_state.update_shared_data(f"n{n}", n)
+
+        return flow_of(engine, source, handle)
+
+    for left in range(1, 20):
+        world = World(build)
+
+        def live(engine, flow):
+            engine.recover()
+            state = engine.get("j") if engine.jobs() else flow.start("r0", job_id="j")
+            state.wait(SOON)
+            while state.status == "paused":
+                state = flow.resume(state)
+                state.wait(SOON)
+            return str(state.status), dict(sorted(state._record.shared.items()))
+
+        end = world.process(left, live) or world.process(None, live)
+        expected = ("completed", {"n0": 0, "n1": 1, "n2": 2})
+        if how == "cancel" and "n2" not in end[1]:
+            expected = ("cancelled", {"n0": 0})
+        assert end == expected, left

@@ -57,10 +57,10 @@ def until(what):
 
 
 def test_j2_j4_jobs_killed_at_random_moments_come_to_the_same_end_and_repeat_no_step(tmp_path, capsys):
-    figures = Soak(tmp_path, 12, random.Random(4)).run()
+    figures = Soak(tmp_path, 10, random.Random(4)).run()
     with capsys.disabled():
         print("", *(f"{name}: {figure}" for name, figure in figures.items()), sep="\n  ")
-    assert figures["kills"] == 12
+    assert figures["kills"] == 10
     assert figures["activations run anew"] <= figures["handlers running at kills"]
 
 

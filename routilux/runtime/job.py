@@ -71,6 +71,7 @@ class Job(Crew):
         self.elsewhere: Callable[[float | None], None] | None = None  # waits for it, if another process runs it
         self.parent: Job | None = None
         self.children: list[weakref.ref[Job]] = []
+        self.early_answers: dict[str, Any] = {}  # in memory: of children that ended before anybody waited for them
 
     def start(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool) -> None:
         """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""

@@ -251,6 +251,8 @@ def tell_parent(job: Job, parent: Job) -> None:
             if activation.wait is not None and job.record.job_id in activation.wait.jobs:
                 parent.wake(answered(parent.record, Answered(delivery, job.record.job_id, answer_of(job))))
                 break
+        else:
+            parent.early_answers[job.record.job_id] = answer_of(job)
     parent.tell()
 
 

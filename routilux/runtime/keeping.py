@@ -94,6 +94,7 @@ class Keeping:
         self.held: dict[str, DurableJob] = {}
         self.sleepers: dict[str, Sleeper] = {}
         self.suspects: list[DurableJob] = []
+        self._alone: DurableJob | None = None  # the suspect that has run last
         self._waking = threading.Lock()
         self.process = os.getpid()
         self._lock = threading.Lock()
@@ -464,8 +465,16 @@ class Keeping:
         with self._lock:
             busy = any(job.record.status is JobStatus.RUNNING for job in self.held.values() if job not in self.suspects)
             job = self.suspects.pop(0) if self.suspects and not busy else None
+            self._alone = job or self._alone
         if job is not None:
             self.go_on(job)
+
+    @property
+    def set_apart(self) -> bool:
+        """Whether a job runs alone, or is going to, so that no others are to be taken up."""
+        alone = self._alone
+        runs = alone is not None and alone.record.status is JobStatus.RUNNING and alone.halted is None
+        return runs or bool(self.suspects)
 
     def poisoned(self, job: DurableJob, deaths: int) -> None:
         """Fail a job that took several processes with it."""
@@ -491,6 +500,10 @@ class Keeping:
         """Return a job: the one that runs here, or one as the store has it."""
         job = self.live.get(job_id)
         return job if job is not None and job.halted is None else self.foreign(self.head_of(job_id))
+
+    def is_final(self, job_id: str) -> bool:
+        """Whether a job has ended, and cannot be resumed."""
+        return any(head.status in ("completed", "cancelled") for head in self.store.heads(job_id=job_id))
 
     def foreign(self, head: JobHead) -> Job:
         """Return a job as the store has it, which does not run here."""

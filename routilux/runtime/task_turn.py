@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from ..core.commits import answered
 from ..core.job_record import Activation
 from ..core.machine import began, ended, released, suspended
 from ..core.plan import SlotPlan
-from ..core.points import Point, Wait
+from ..core.points import Answered, Point, Wait
 from ..core.records import Began
 from ..errors import ContextError
 from ..routine.scope import Scope, current
@@ -286,6 +287,9 @@ class TaskTurn(Committing):
             record.points[activation.delivery.id] = [self.point]
             job.asleep[activation.delivery.id] = bell
             suspended(record, activation, wait, spent, since)
+            for child in wait.jobs:
+                if child in job.early_answers:
+                    answered(record, Answered(activation.delivery.id, child, job.early_answers.pop(child)))
             job.plan_wake(activation, job.now())
             self.following(False)
             self.asleep = True
