@@ -366,12 +366,19 @@ class Durable(Committing):
             if kind == "end" and outcome[5] is not None:
                 job.keep_begun(activation)
             job.keep(fact, activation)
-            with job.lock:
+            gate = job.lock
+            if not gate.try_enter(False):
+                gate.enter()
+            try:
                 result = committed(record, activation, fact)
                 for wrote in batch.writes:
                     for key in (*wrote.values, *wrote.removed):
                         self.own[wrote.area, key] = record.versions[wrote.area, key]
                 job.committed(fact, activation, result)
+            finally:
+                gate.leave()
+                if gate.waiting:
+                    gate.ring()
             if job.journal.bytes_since_snapshot > job.most_before_snapshot:
                 job.compact()
         return result
