@@ -277,7 +277,7 @@ class Engine(SharedThreads):
 
     def job_here(self, job_id: str) -> Any:
         """Return a job that runs in this process, if it is known; of jobs without a store, it is not."""
-        return None if self.keeping is None else self.keeping.live.get(job_id)
+        return None if self.keeping is None else self.keeping.seen_here(job_id)
 
     def flushed(self) -> None:
         """Wait until everything that was committed is in the store. Raises StoreError when it could not be written."""

@@ -511,6 +511,11 @@ class Keeping:
         """Whether a job has ended, and cannot be resumed."""
         return any(head.status in ("completed", "cancelled") for head in self.store.heads(job_id=job_id))
 
+    def seen_here(self, job_id: str) -> Job | None:
+        """Return a job that runs here, or what one that sleeps here looks like, without waking it."""
+        job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
+        return job if job is not None or sleeper is None else self.foreign(sleeper.head)
+
     def foreign(self, head: JobHead) -> Job:
         """Return a job as the store has it, which does not run here."""
         flow = self.engine.flow_of(head.flow_id)
