@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from ..core.commits import unfinished
 from ..core.fold import apply
 from ..core.job_record import JobRecord
-from ..core.points import Answered, Published
+from ..core.points import Answered, Published, Wait
 from ..core.scheduling import list_waiting
 from ..core.status import JobStatus
 from ..errors import ExecutionError, PoisonError, RecoveryError, RoutiluxError, StaleWriterError, StoreError
@@ -63,11 +63,11 @@ class Loaded(NamedTuple):
 
 
 class Sleeper(NamedTuple):
-    """A job that waits, of which nothing else is in memory: for which events, and the timer that wakes it."""
+    """A job that waits, of which nothing else is in memory: for what, and the timer that wakes it."""
 
     flow: Any
     head: JobHead
-    topics: tuple[str, ...]
+    waits: tuple[Wait, ...]
     timer: Timer | None
 
 
@@ -253,8 +253,7 @@ class Keeping:
             if dues:
                 wake = partial(self.engine.committers.submit, partial(self.find, job_id))
                 timer = self.engine.timers.at(min(dues), wake)
-            topics = tuple(wait.topic for wait in waits if wait.topic is not None)
-            self.sleepers[job_id] = Sleeper(job.flow, job.head, topics, timer)
+            self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer)
         job.flow._jobs.forget(job)
 
     def awake(self, job: DurableJob) -> None:
@@ -353,9 +352,16 @@ class Keeping:
                     pass
 
     def moves(self, jobs: tuple[str, ...]) -> bool:
-        """Whether one of these jobs will go on by itself."""
-        found = [self.live.get(job_id) for job_id in jobs]
-        return any(job is None or not job.at_rest or job.record.status.ended for job in found)
+        """Whether one of these jobs will go on by itself, or has ended."""
+        return any(map(self._moves, jobs))
+
+    def _moves(self, job_id: str) -> bool:
+        job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
+        if job is not None:
+            return not job.at_rest or job.record.status.ended
+        if sleeper is None:  # another process has it
+            return True
+        return any(self.moves(wait.jobs) if wait.jobs else wait.topic is None for wait in sleeper.waits)
 
     # --- finding again ------------------------------------------------------------------------------------------------
 
@@ -531,7 +537,11 @@ class Keeping:
             job = self.find(job_id)
             here, heads = ([job], []) if job is not None else ([], [self.head_of(job_id)])
         else:
-            asleep = [self.find(name) for name, each in list(self.sleepers.items()) if topic in each.topics]
+            asleep = [
+                self.find(name)
+                for name, each in list(self.sleepers.items())
+                if any(topic == wait.topic for wait in each.waits)
+            ]
             here = [job for job in list(self.held.values()) if job.awaits(topic)]
             here += [job for job in asleep if job is not None and job not in here]
             heads = [head for head in self.store.heads(statuses=UNFINISHED) if not self.runs_here(head.job_id)]
