@@ -471,18 +471,31 @@ def test_an_empty_job_id_is_refused(engine):
 # --- the end of flows and engines -----------------------------------------------------------------------------------
 
 
+def days(world, engine):
+    return flow_of(engine, lambda ctx, **_: ctx.step.wait_for("long", days=3))
+
+
 def test_j6_shutting_a_flow_down_does_not_wait_for_a_job_that_waits_for_days():
-    lives = Lives(lambda world, engine: flow_of(engine, lambda ctx, **_: ctx.step.wait_for("long", days=3)))
-    _, flow = lives.next()
+    lives = Lives(days)
+    engine, flow = lives.next()
     state = flow.start("r0", job_id="j")
     done = threading.Thread(target=flow.shutdown, daemon=True)
     done.start()
     done.join(SOON)
     assert not done.is_alive()
     assert state.status == "waiting"
+    assert no_timers(engine)
     engine, _ = lives.next()
     assert [each.status for each in engine.recover()] == ["waiting"]
     engine.close()
+    assert no_timers(engine)
+
+
+def no_timers(engine):
+    thread = engine.timers._thread
+    if thread is not None:
+        thread.join(SOON)
+    return engine.timers._thread is None
 
 
 def test_close_waits_for_handlers_that_run_and_starts_no_more():

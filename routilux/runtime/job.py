@@ -191,7 +191,7 @@ class Job(Crew):
                 self._rest()
 
     def _rest(self) -> None:
-        if self.timers and self.record.status is not JobStatus.WAITING:
+        if self.timers and (self.record.status is not JobStatus.WAITING or self.halted is not None):
             for timer in self.timers.values():
                 timer.cancel()
             self.timers.clear()

@@ -301,6 +301,7 @@ class Keeping:
         awake = [self.live[job_id] for job_id in sleepers if job_id in self.live]
         for job in [*held, *awake]:
             job.halt(closed)
+        self.engine.timers.prune()
         left = [*sleepers, *(job.record.job_id for job in held)]
         if left and not self.engine.closing.is_set():
             try:

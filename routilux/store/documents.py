@@ -194,6 +194,7 @@ def _slots_of(shape: Any, plan: Plan, parts: PartReader) -> list[SlotPlan]:
     for row in shapes.take(shapes.check(shape, "the shape of the flow", dict), "slots", list):
         routine_id, name, *_ = parts.row(row, 4, "a slot in the shape of the flow")
         node = plan.nodes.get(parts.text(routine_id, "a routine id"))
+        name = parts.text(name, "the name of a slot")
         if node is None or name not in node.slots:
             raise shapes.problem(f"the flow lacks slot '{routine_id}.{name}'")
         found.append(node.slots[name])
