@@ -9,19 +9,17 @@ import functools
 import inspect
 import sys
 import threading
-import typing
 from collections.abc import Callable, Coroutine, Mapping
-from types import SimpleNamespace
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from pydantic import BaseModel
 
 from .core.policy import ErrorHandler
 from .core.status import JobStatus
-from .errors import DeclarationError, ExecutionError, JobTimeoutError, PayloadError
+from .errors import DeclarationError, ExecutionError, JobTimeoutError
 from .flow import DEFAULT_MAX_STATE_BYTES, Flow
-from .routine.binding import Binding, Misfit, check_value, globals_of, is_context, validator_of
 from .routine.declaration import Routine, declaration_of
+from .routine.from_function import check_parameters, handler_of
 from .runtime.engine import Engine
 from .runtime.job_state import JobState
 from .runtime.waits import waits_outside
@@ -97,10 +95,10 @@ class Workflow(Generic[PayloadT, ResultT]):
         if isinstance(function, Workflow):
             raise DeclarationError(f"workflow {flow_id!r}: the function is a workflow already")
         where = f"workflow {flow_id!r}"
-        handler, annotation = _handler(function, names, where)
+        handler, annotation = handler_of(function, names, where)
         routine = _Body(handler)
         binding = declaration_of(routine).slots[SLOT].binding
-        _check_parameters(binding, where)
+        check_parameters(binding, where)
         self._flow = Flow(flow_id, engine=engine, **given)
         self._flow.add_routine(routine, name)
         self._flow.learn_types([] if annotation is inspect.Signature.empty else [annotation])
@@ -193,8 +191,8 @@ class Workflow(Generic[PayloadT, ResultT]):
             result: ResultT = state.result
             return result
         where = f"workflow {self._flow.flow_id!r}: job {state.job_id!r}"
-        waits = waits_outside(state._job)
-        if waits:
+        if state.status is JobStatus.WAITING:
+            waits = waits_outside(state._job)
             raise ExecutionError(
                 f"{where} waits at {' and at '.join(waits)}, and run() does not wait for what comes from outside. The "
                 f"job goes on when somebody publishes it, with engine.publish(topic, payload, job_id); to wait for the "
@@ -247,91 +245,6 @@ class Workflow(Generic[PayloadT, ResultT]):
 
     def __repr__(self) -> str:
         return f"<Workflow {self._flow.flow_id!r}>"
-
-
-# --- from a function ---------------------------------------------------------------------------------------------
-
-
-def _handler(function: Callable[..., Any], names: Mapping[str, Any], where: str) -> tuple[Callable[..., Any], Any]:
-    """Return what calls the function and makes what it returns the result, and the annotation of the result.
-
-    Args:
-        function: the function.
-        names: those that its annotations may use besides the globals of its module.
-        where: the workflow as it stands in messages.
-    """
-    if not inspect.isroutine(function):
-        raise DeclarationError(f"{where}: a workflow is made from a function (def or async def), not {function!r}")
-    signature = _resolved(function, names, where)
-    first = next(iter(signature.parameters.values()), None)
-    is_first = first is not None and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
-    if first is None or not is_first or not (first.name == "ctx" or is_context(first.annotation)):
-        raise DeclarationError(f"{where}: {SIGNATURE}; this one is {function.__name__}{inspect.signature(function)}")
-    annotation = signature.return_annotation
-    checked = _result_check(annotation, where)
-    handle: Any
-    if inspect.iscoroutinefunction(function):
-
-        async def handle(ctx: Any, **given: Any) -> None:
-            ctx.finish(checked(await function(ctx, **given)))
-
-    else:
-
-        def handle(ctx: Any, **given: Any) -> None:
-            ctx.finish(checked(function(ctx, **given)))
-
-    functools.update_wrapper(handle, function)
-    handle.__signature__ = signature.replace(
-        parameters=[inspect.Parameter("ctx", first.POSITIONAL_OR_KEYWORD), *list(signature.parameters.values())[1:]]
-    )
-    return handle, annotation
-
-
-SIGNATURE = (
-    "a workflow is a function of a context and, at most, a payload: def f(ctx, payload), where the first parameter is "
-    "named 'ctx' or annotated WorkflowContext"
-)
-
-
-def _check_parameters(binding: Binding, where: str) -> None:
-    if binding.rest or len(binding.names) > 1:
-        names = ", ".join(binding.names) or "any that there are"
-        raise DeclarationError(f"{where}: {SIGNATURE}; after the context, this one takes {names}")
-
-
-def _resolved(function: Callable[..., Any], names: Mapping[str, Any], where: str) -> inspect.Signature:
-    """Return the signature of a function with its annotations resolved."""
-    signature = inspect.signature(function)
-    noted = {each.name: each.annotation for each in signature.parameters.values() if each.annotation is not each.empty}
-    if signature.return_annotation is not signature.empty:
-        noted["return"] = signature.return_annotation
-    try:
-        holder = SimpleNamespace(__annotations__=noted)
-        known = typing.get_type_hints(holder, globals_of(function), dict(names), include_extras=True)
-    except Exception as error:  # an annotation is an expression, and may raise anything
-        raise DeclarationError(
-            f"{where}: an annotation of {function.__qualname__} cannot be resolved: {error}; define its names before "
-            f"the function, and import them not only for type checking"
-        ) from error
-    parameters = [
-        each.replace(annotation=known.get(each.name, each.annotation)) for each in signature.parameters.values()
-    ]
-    return signature.replace(parameters=parameters, return_annotation=known.get("return", signature.return_annotation))
-
-
-def _result_check(annotation: Any, where: str) -> Callable[[Any], Any]:
-    """Return what makes of a result what its annotation says."""
-    validator = validator_of(annotation, "the result", where)
-    if validator is None:
-        return lambda result: result
-
-    def check(result: Any) -> Any:
-        try:
-            return check_value(validator, "the result", result)
-        except Misfit as misfit:
-            raise PayloadError(f"{where}: {misfit}") from misfit.__cause__
-
-    return check
 
 
 class WorkflowMaker(Protocol):

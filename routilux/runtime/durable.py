@@ -326,12 +326,8 @@ class Durable(Committing):
         """
         activation = self.activation
         assert activation is not None
-        for (area, key), (value, revision) in self.gathered.looked.items():
-            self.gathered.reads.append(self._read(area, key, value, revision, LOOK))
-        if self.draft is not None:
-            self._note_draft(self.draft, self.copied, self.copy_noted, COPY)
         try:
-            result = self._commit_fact(activation, kind, name, outcome, tuple(self.gathered.reads))
+            result = self._commit_fact(activation, kind, name, outcome, self._reads())
         except Exception as error:
             self.refused = error
             raise
@@ -339,6 +335,14 @@ class Durable(Committing):
             self._clear()
         self.job.tell()
         return result
+
+    def _reads(self) -> tuple[Read, ...]:
+        """Return what the handler has read since the last point, in the form in which it is kept."""
+        for (area, key), (value, revision) in self.gathered.looked.items():
+            self.gathered.reads.append(self._read(area, key, value, revision, LOOK))
+        if self.draft is not None:
+            self._note_draft(self.draft, self.copied, self.copy_noted, COPY)
+        return tuple(self.gathered.reads)
 
     def _commit_fact(
         self, activation: Activation, kind: str, name: str | None, outcome: Any, reads: tuple[Read, ...] = ()
@@ -362,12 +366,19 @@ class Durable(Committing):
             if kind == "end" and outcome[5] is not None:
                 job.keep_begun(activation)
             job.keep(fact, activation)
-            with job.lock:
+            gate = job.lock
+            if not gate.try_enter(False):
+                gate.enter()
+            try:
                 result = committed(record, activation, fact)
                 for wrote in batch.writes:
                     for key in (*wrote.values, *wrote.removed):
                         self.own[wrote.area, key] = record.versions[wrote.area, key]
                 job.committed(fact, activation, result)
+            finally:
+                gate.leave()
+                if gate.waiting:
+                    gate.ring()
             if job.journal.bytes_since_snapshot > job.most_before_snapshot:
                 job.compact()
         return result
@@ -416,16 +427,16 @@ class Durable(Committing):
 
         Raises StoreError when that cannot be kept: the job halts then.
         """
-        if self.waits_for is not None and self.refused is None:
-            name, wait = self.waits_for
-            self.waits_for = None
-            spent = at - activation.started - self.nested
-            self._commit_fact(activation, "wait", name, (wait, spent))
-            return False
+        waits_for, self.waits_for = self.waits_for, None
+        if waits_for is not None:
+            error = None  # the handler was left, which is none
         error = self.refused or error
         if error is None:
             try:
-                self._end(activation, "completed", at, None)
+                if waits_for is None:
+                    self._end(activation, "completed", at, None)
+                else:
+                    self._suspend(activation, waits_for, at)
                 return False
             except Exception as refused:
                 self.job.check_going()
@@ -434,6 +445,11 @@ class Durable(Committing):
         elif self.refused is not None:
             self.drop()
         return self._fail(activation, error, at)
+
+    def _suspend(self, activation: Activation, waits_for: tuple[str, Wait], at: int) -> None:
+        name, wait = waits_for
+        outcome = (wait, at - activation.started - self.nested)
+        self._commit_fact(activation, "wait", name, outcome, self._reads())
 
     def _end(self, activation: Activation, status: str, at: int, error: ErrorRecord | None, stop: bool = False) -> None:
         spent = at - activation.started - self.nested

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..core.commits import answered, published, status_after
@@ -288,6 +288,9 @@ class DurableJob(Job):
             with self.lock:
                 self.wake(answered(self.record, fact))
         self.tell()
+
+    def expect(self, jobs: Sequence[str]) -> None:
+        """Expect nothing: the store knows how they end."""
 
     def noted(self, message: int) -> None:
         """Keep that a message was seen to."""

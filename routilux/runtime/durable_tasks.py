@@ -41,13 +41,16 @@ class DurableTaskTurn(Durable, TaskTurn):
             bell.set()
 
         self.job.engine.committers.submit(do)
+        cancelled = False
         while not outcome:
             try:
                 await bell.wait()
             except asyncio.CancelledError:
-                if not outcome and not self.given_up:
-                    continue  # what is being committed is committed; the handler hears of it at its next operation
-                raise
+                if self.given_up and self.activation is not None:
+                    raise
+                cancelled = True  # what is being committed is committed first
+        if cancelled and self.activation is not None and self.task is not None:
+            self.task.cancel()  # the handler hears of it when it next awaits something
         result, error = outcome[0]
         if error is not None:
             raise error

@@ -24,7 +24,7 @@ class DurableTurn(Durable, Turn):
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
-        job, record, now, notices = self.job, self.record, self.job.now, self.job.notices.waiting
+        job, record, gate, now, notices = self.job, self.record, self.job.lock, self.job.now, self.job.notices.waiting
         left = BATCH
         current.set(self)
         try:
@@ -47,7 +47,9 @@ class DurableTurn(Durable, Turn):
                     if job.halted is None and record.running.get(activation.delivery.id) is activation:
                         raise refused
                 left -= 1
-                with job.lock:
+                if not gate.try_enter(False):
+                    gate.enter()
+                try:
                     if again:  # the retry keeps the mailbox
                         activation = None
                         job.settle()
@@ -55,6 +57,10 @@ class DurableTurn(Durable, Turn):
                         # When the queue is full, the thread goes to those who can shorten it.
                         more = left > 0 and not self.spoiled and record.queued <= job.max_pending
                         activation = self.following(more)
+                finally:
+                    gate.leave()
+                    if gate.waiting:
+                        gate.ring()
                 if notices:
                     job.tell()
                 if self.depth and isinstance(error, (KeyboardInterrupt, SystemExit)):

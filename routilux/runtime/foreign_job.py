@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.records import Logged, Wrote
 from ..errors import ExecutionError
+from ..store.values import Writer
 from .job import Job
 
 EVERY = 0.05  # seconds between two looks at the store
@@ -56,6 +57,12 @@ class ForeignJob(Job):
 
     def call(self) -> None:
         """Have nobody come: no handler of it runs here."""
+
+    def encode(self, value: Any, what: str) -> Any:
+        """Return the JSON form of a value, as the process that runs the job does."""
+        return Writer(f"flow {self.plan.flow_id!r}: job {self.record.job_id!r}", self.flow.known_types, None).value(
+            value, what
+        )
 
     def write_outside(self, fact: Wrote | Logged) -> None:
         """Refuse a write: another process owns the job."""

@@ -58,12 +58,13 @@ class Gathering:
         writes: tuple[Wrote, ...] = ()
         if self.areas:
             writes = tuple([_wrote(area, own) for area, own in self.areas.items()])
-        emissions = (
-            tuple([Emission(event.name, data, isolate, later) for event, data, isolate, later in held]) if held else ()
-        )
-        if not emissions and not writes and not self.log and not self.outputs:
+        if not held and not writes and not self.log and not self.outputs:
             return NO_BATCH
-        return Batch(emissions, writes, tuple(self.log), tuple(self.outputs))
+        emissions = [_emission((event.name, data, isolate, later)) for event, data, isolate, later in held or ()]
+        return Batch(tuple(emissions), writes, tuple(self.log), tuple(self.outputs))
+
+
+_emission = Emission._make
 
 
 def _wrote(area: Area, own: Mapping[str, Any]) -> Wrote:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..core.commits import is_over
+from ..core.commits import answered, is_over
 from ..core.copying import copy_payload, copy_value
 from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
 from ..core.machine import cancelled, due, failed, given_up, inherited, logged, paused, resumed, started, woken, wrote
 from ..core.plan import Plan, SlotPlan
+from ..core.points import Answered
 from ..core.records import Ended, Fact, Logged, Wrote
 from ..core.scheduling import hold
 from ..core.status import JobStatus, check_change
@@ -68,6 +69,7 @@ class Job(Crew):
         self.halted: BaseException | None = None  # why it does not go on in this process, if it does not
         self.elsewhere: Callable[[float | None], None] | None = None  # waits for it, if another process runs it
         self.parent: Job | None = None
+        self.expected: dict[str, Any] = {}  # jobs that one of its handlers is about to wait for, with answers
         self.children: list[weakref.ref[Job]] = []
 
     def start(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool) -> None:
@@ -217,6 +219,10 @@ class Job(Crew):
     def plan_wake(self, activation: Activation, now: int) -> None:
         """Have an activation that waits go on when it may, now or later. The caller holds the lock."""
         wait = activation.wait
+        for child in wait.jobs if wait is not None else ():
+            answer = self.expected.pop(child, None)
+            if answer is not None:
+                answered(self.record, Answered(activation.delivery.id, child, answer))
         if is_over(self.record, activation, now):
             self.wake(activation)
         elif wait is not None and wait.due is not None:
@@ -405,6 +411,11 @@ class Job(Crew):
         hint = returned_type(function)
         if hint is not None:
             self.flow.learn_types([hint])
+
+    def expect(self, jobs: Sequence[str]) -> None:
+        """Keep the answers of jobs that are about to begin until a handler waits for them."""
+        with self.lock:
+            self.expected.update(dict.fromkeys(jobs))
 
     def begin_child(self, invocation: Any, job_id: str) -> None:
         """Start a job that one of this job's handlers has invoked, unless it was started before."""

@@ -240,11 +240,15 @@ class Jobs:
 
 def tell_parent(job: Job, parent: Job) -> None:
     """Tell a job in memory how one that it waits for has ended."""
+    job_id, answer = job.record.job_id, answer_of(job)
     with parent.lock:
         for delivery, activation in list(parent.record.waiting.items()):
-            if activation.wait is not None and job.record.job_id in activation.wait.jobs:
-                parent.wake(answered(parent.record, Answered(delivery, job.record.job_id, answer_of(job))))
+            if activation.wait is not None and job_id in activation.wait.jobs:
+                parent.wake(answered(parent.record, Answered(delivery, job_id, answer)))
                 break
+        else:
+            if job_id in parent.expected:
+                parent.expected[job_id] = answer
     parent.tell()
 
 

@@ -264,6 +264,7 @@ def invoke_and_wait(turn: Stepping, name: str, invocations: Sequence[Invocation]
 
 
 def _begin_all(turn: Stepping, invocations: Sequence[Invocation], keys: Sequence[str]) -> None:
+    turn.job.expect(keys)
     for invocation, key in zip(invocations, keys, strict=True):
         invocation.begin(turn.job, key)
 

@@ -18,7 +18,6 @@ from pydantic import BaseModel
 
 from ..errors import DeclarationError, known_names
 
-SAVED_AS = "__routilux_saved_as__"  # names the class in whose stead one that was derived in the library stands
 KINDS = "enums, dataclasses, named tuples and pydantic models"
 
 
@@ -34,12 +33,6 @@ def can_be_saved(kind: object) -> bool:
     if issubclass(kind, Enum):
         return bool(kind.__members__)
     return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or is_namedtuple(kind)
-
-
-def saved_kind(kind: type) -> type:
-    """Return the class as which instances of a class are saved: itself, but for those that the library has derived."""
-    found: type = vars(kind).get(SAVED_AS, kind)
-    return found
 
 
 def full_name(kind: type) -> str:

@@ -22,6 +22,7 @@ from ..routine.binding import shortened
 from . import models
 from .known_types import KnownTypes, is_namedtuple
 from .plain import MARK
+from .unpacking import as_mapping
 from .values import Attribute, Serializer, spell_path
 
 
@@ -127,7 +128,8 @@ class Reader:
                 raise self._problem(f"is no member of {name} (any more): {shortened(body)}")
             return kind[body]
         if issubclass(kind, BaseModel):
-            return self._model(kind, body)
+            model = self._model(kind, body)
+            return as_mapping(model) if data.get("unpacks") else model
         values = {key: self._part(Attribute(key), each) for key, each in body.items()}
         if is_namedtuple(kind):
             return self._namedtuple(kind, values)

@@ -25,8 +25,9 @@ from pydantic_core import TzInfo
 from ..errors import SaveError
 from ..routine.binding import shortened
 from . import models
-from .known_types import KnownTypes, full_name, is_namedtuple, saved_kind
+from .known_types import KnownTypes, full_name, is_namedtuple
 from .plain import DEEPEST, MARK, all_text, is_plain
+from .unpacking import plain_kind
 
 
 @runtime_checkable
@@ -161,7 +162,7 @@ class Writer:
 
     def _other(self, value: Any, depth: int) -> Any:
         """Return the form of a value of a class that is not built in."""
-        kind = saved_kind(type(value))
+        kind = plain_kind(type(value))
         if self._known is None or kind not in self._known:  # the flow may have learned of it since
             self._known = self._find_known()
         if kind in self._known:
@@ -169,7 +170,8 @@ class Writer:
             self._enter(value, depth)
             body = self._body(value, depth + 2)
             self._leave(value)
-            return {MARK: "object", "class": name, "v": body}
+            form = {MARK: "object", "class": name, "v": body}
+            return form if kind is type(value) else {**form, "unpacks": True}
         if self._serializer is not None:
             try:
                 form = self._serializer.serialize(value)

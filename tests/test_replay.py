@@ -1,0 +1,495 @@
+"""J3, T1, T3: what a handler that runs again sees and does, in plain and in coroutine functions alike."""
+
+from __future__ import annotations
+
+import pytest
+from both import KINDS, as_kind
+from parts import Sink
+from pydantic import BaseModel
+
+from routilux import (
+    ConflictError,
+    Engine,
+    ErrorHandler,
+    ErrorStrategy,
+    Flow,
+    ReplayError,
+    Routine,
+    StateError,
+    StepExecutionError,
+    open_store,
+    workflow,
+)
+
+LONG = 20.0
+STRATEGIES = ["stop", "continue", "skip", "retry"]
+
+
+@pytest.fixture
+def engine():
+    with Engine(store=open_store("memory:")) as made:
+        yield made
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def made(kind, engine):
+    def make(function=None, **options):
+        if function is None:
+            return lambda each: make(each, **options)
+        return workflow(engine=engine, **options)(as_kind(kind, function))
+
+    return make
+
+
+class Worker(Routine):
+    def __init__(self, handler):
+        super().__init__()
+        self.define_slot("trigger", handler=handler)
+        self.define_event("output", ["data"])
+
+
+@pytest.fixture
+def pipe(kind, engine):
+    """Return a function that runs ``async def handler(ctx)`` in front of a sink: the job's state and what arrived."""
+
+    def run(handler, strategy="stop", retries=1, **options):
+        flow = Flow("pipe", engine=engine, **options)
+        flow.add_routine(Worker(as_kind(kind, handler)), "worker")
+        sink = Sink()
+        flow.add_routine(sink, "sink")
+        flow.connect("worker", "output", "sink", "input")
+        flow.set_error_handler(ErrorHandler(ErrorStrategy(strategy), max_retries=retries, retry_delay=0))
+        return flow.execute("worker"), sink.got
+
+    return run
+
+
+class Counter(BaseModel):
+    n: int = 0
+    items: list[str] = []
+
+
+class Failure(Exception):
+    pass
+
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_before_a_point_is_done_once(made):
+    runs = []
+
+    @made(state_schema=Counter)
+    async def program(ctx):
+        runs.append(ctx.state.n)
+        ctx.state.n += 1
+        ctx.state.items.append("a")
+        ctx.job_state.append_to_shared_log({"entry": "before"})
+        ctx.job_state.update_routine_state(
+            "program", {"seen": (ctx.job_state.get_routine_state("program") or {}).get("seen", 0) + 1}
+        )
+        await ctx.step.wait_for("one", seconds=0)
+        ctx.state.n += 1
+        ctx.state.items.append("b")
+        await ctx.step.wait_for("two", seconds=0)
+        ctx.state.n += 1
+        return [ctx.state.n, list(ctx.state.items)]
+
+    state = program.start()
+    assert state.wait(timeout=LONG)
+    state.raise_for_status()
+    assert state.result == [3, ["a", "b"]]
+    assert runs == [0, 0, 0]
+    assert state.get_routine_state("program") == {"seen": 1}
+    assert len(state.get_shared_log()) == 1
+    assert state.get_shared_data("n") == 3
+
+
+@pytest.mark.parametrize("point", ["step", "wait", "uuid", "flush"])
+def test_reads_before_a_point_are_what_they_were(made, point):
+    seen = []
+
+    @made
+    async def program(ctx):
+        ctx.state.setdefault("n", 0)
+        seen.append((ctx.state["n"], ctx.job_state.get_shared_data("n"), "later" in ctx.state))
+        ctx.state["n"] += 1
+        if point == "step":
+            await ctx.step.run("a", lambda: 1)
+        elif point == "wait":
+            await ctx.step.wait_for("a", seconds=0)
+        elif point == "uuid":
+            await ctx.step.uuid("a")
+        else:
+            await ctx.flush()
+        seen.append((ctx.state["n"], ctx.job_state.get_shared_data("n"), "later" in ctx.state))
+        ctx.state["n"] += 1
+        ctx.state["later"] = True
+        await ctx.step.wait_for("b", seconds=0)
+        seen.append((ctx.state["n"], ctx.job_state.get_shared_data("n"), "later" in ctx.state))
+
+    program.run()
+    first, middle, last = (0, 0, False), (1, 1, False), (2, 2, True)
+    assert seen[-3:] == [first, middle, last]
+    assert set(seen) == {first, middle, last}
+
+
+def test_edits_are_points_with_the_values_that_they_had(engine):
+    seen = []
+
+    @workflow(engine=engine)
+    def plain(ctx):
+        with ctx.store.edit_state() as state:
+            state["n"] = state.get("n", 0) + 1
+            seen.append(state["n"])
+        ctx.step.wait_for("a", seconds=0)
+        return ctx.store.get("n")
+
+    @workflow(engine=engine)
+    async def coroutine(ctx):
+        async with ctx.store.edit_state() as state:
+            state["n"] = state.get("n", 0) + 1
+            seen.append(state["n"])
+        await ctx.step.wait_for("a", seconds=0)
+        return await ctx.store.get("n")
+
+    assert plain.run() == coroutine.run() == 1
+    assert seen == [1, 1, 1, 1]
+
+
+def test_a_state_that_is_refused_at_a_point_fails_the_handler(made):
+    @made(max_state_bytes=1000)
+    async def program(ctx):
+        ctx.job_state.update_shared_data("big", "x" * 2000)
+        await ctx.step.wait_for("a", seconds=0)
+
+    with pytest.raises(StateError, match="max_state_bytes"):
+        program.run()
+
+
+@pytest.mark.parametrize("point", ["wait", "step"])
+def test_a_conflict_at_a_point_fails_the_handler(kind, engine, point):
+    async def first(ctx):
+        seen = ctx.job_state.get_shared_data("n", 0)
+        ctx.emit("output", data=1)
+        other(ctx.job_state)
+        ctx.job_state.update_shared_data("n", seen + 1)
+        if point == "wait":
+            await ctx.step.wait_for("a", seconds=0)
+        else:
+            await ctx.step.run("a", lambda: 1)
+
+    def other(job_state):
+        """Write as another activation would between the read and the write."""
+        from routilux.core.machine import wrote
+
+        with job_state._job.lock:
+            wrote(job_state._record, None, {"n": 5})
+
+    flow = Flow("f", engine=engine)
+    flow.add_routine(Worker(as_kind(kind, first)), "worker")
+    state = flow.execute("worker")
+    with pytest.raises(ConflictError):
+        state.raise_for_status()
+
+
+# --- another handler than before -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (("run", "a"), ("run", "b"), "came to the step 'b' where it had come to the step 'a'"),
+        (("run", "a"), ("wait", "a"), "came to the wait 'a' where it had come to the step 'a'"),
+        (("wait", "a"), ("run", "a"), "came to the step 'a' where it had come to the wait 'a'"),
+        (("run", "a"), ("flush", None), r"came to ctx.flush\(\) where it had come to the step 'a'"),
+        (("flush", None), ("run", "a"), r"came to the step 'a' where it had come to ctx.flush\(\)"),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["stop", "retry", "continue"])
+def test_a_handler_that_does_something_else_fails_the_job(made, before, after, told, strategy):
+    runs = []
+
+    async def do(ctx, what, name):
+        if what == "run":
+            await ctx.step.run(name, lambda: 1)
+        elif what == "wait":
+            await ctx.step.wait_for(name, seconds=0)
+        else:
+            await ctx.flush()
+
+    @made(error_handler=ErrorHandler(ErrorStrategy(strategy), max_retries=3, retry_delay=0))
+    async def program(ctx):
+        runs.append(1)
+        await do(ctx, *(before if len(runs) == 1 else after))
+        await ctx.step.wait_for("end", seconds=0)
+
+    with pytest.raises(ReplayError, match=told):
+        program.run()
+    assert len(runs) == 2
+
+
+def test_a_handler_that_swallows_the_difference_fails_all_the_same(made):
+    runs = []
+
+    @made
+    async def program(ctx):
+        runs.append(1)
+        try:
+            await ctx.step.run(f"name {len(runs)}", lambda: 1)
+        except ReplayError:
+            pass
+        await ctx.step.wait_for("end", seconds=0)
+
+    with pytest.raises(ReplayError):
+        program.run()
+
+
+# --- failing after points --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_t3_what_left_at_a_point_stays_under_all_but_skip(pipe, strategy):
+    async def handler(ctx):
+        ctx.emit("output", data="before")
+        ctx.job_state.update_shared_data("before", 1)
+        await ctx.step.run("a", lambda: 1)
+        ctx.emit("output", data="after")
+        ctx.job_state.update_shared_data("after", 1)
+        ctx.job_state.append_to_shared_log({"entry": 1})
+        raise Failure
+
+    state, got = pipe(handler, strategy)
+    assert state.get_shared_data("before") == 1
+    assert state.get_shared_data("after") == 1
+    if strategy == "continue":
+        assert (str(state.status), got) == ("completed", ["before", "after"])
+    elif strategy == "skip":
+        assert (str(state.status), got) == ("completed", [])
+    else:
+        assert str(state.status) == "failed"
+        assert got in ([], ["before"])
+    assert len(state.get_shared_log()) == (2 if strategy == "retry" else 1)
+
+
+def test_t1_under_skip_emissions_leave_when_the_attempt_has_succeeded(pipe):
+    seen = []
+
+    async def handler(ctx):
+        ctx.emit("output", data=1)
+        await ctx.step.wait_for("a", seconds=0)
+        ctx.emit("output", data=2)
+        await ctx.step.run("b", lambda: seen.append(ctx.job_state.pending_count))
+        ctx.emit("output", data=3)
+
+    state, got = pipe(handler, "skip")
+    assert got == [1, 2, 3]
+    assert seen == [1]
+    assert state.status == "completed"
+
+
+@pytest.mark.parametrize("strategy", ["stop", "continue", "retry"])
+def test_t1_a_point_lets_emissions_go(pipe, strategy):
+    seen = []
+
+    async def handler(ctx):
+        ctx.emit("output", data=1)
+        await ctx.step.run("b", lambda: seen.append(ctx.job_state.pending_count))
+        ctx.emit("output", data=2)
+
+    state, got = pipe(handler, strategy)
+    assert sorted(got) == [1, 2]
+    assert state.status == "completed"
+
+
+def test_under_retry_steps_and_emissions_are_not_repeated(pipe):
+    calls, attempts = [], []
+
+    async def handler(ctx):
+        attempts.append(ctx.attempt)
+        ctx.emit("output", data="first")
+        await ctx.step.run("a", lambda: calls.append("a"))
+        ctx.emit("output", data="second")
+        await ctx.step.run("b", lambda: calls.append("b"))
+        if ctx.attempt < 3:
+            raise Failure
+        ctx.emit("output", data="third")
+
+    state, got = pipe(handler, "retry", retries=5)
+    assert state.status == "completed"
+    assert got == ["first", "second", "third"]
+    assert calls == ["a", "b"]
+    assert attempts == [1, 2, 3]
+
+
+def test_j4_a_retry_does_a_failed_step_that_was_the_last_point_anew(pipe):
+    calls = []
+
+    def work():
+        calls.append(1)
+        if len(calls) < 4:
+            raise Failure
+        return "at last"
+
+    async def handler(ctx):
+        ctx.emit("output", data=await ctx.step.run("a", work, max_retries=0))
+
+    state, got = pipe(handler, "retry", retries=5)
+    assert (len(calls), got) == (4, ["at last"])
+    assert state.status == "completed"
+
+
+def test_a_failed_step_that_was_survived_stays_failed(pipe):
+    calls = []
+
+    def work():
+        calls.append(1)
+        raise Failure
+
+    async def handler(ctx):
+        try:
+            await ctx.step.run("a", work, max_retries=0)
+        except StepExecutionError:
+            pass
+        await ctx.step.run("b", lambda: 1)
+        if ctx.attempt < 3:
+            raise Failure
+
+    state, _ = pipe(handler, "retry", retries=5)
+    assert state.status == "completed"
+    assert len(calls) == 1
+
+
+def test_e4_a_failed_job_that_is_resumed_goes_on_after_its_last_step(made):
+    broken, calls = [True], []
+
+    @made
+    async def program(ctx):
+        number = await ctx.step.run("a", lambda: calls.append("a") or len(calls))
+        if broken:
+            raise Failure
+        return number
+
+    state = program.start()
+    assert state.wait(timeout=LONG)
+    assert state.status == "failed"
+    broken.clear()
+    program.flow.resume(state)
+    assert state.wait(timeout=LONG)
+    assert (str(state.status), state.result, calls) == ("completed", 1, ["a"])
+
+
+def test_e4_a_failed_step_is_done_anew_when_the_job_is_resumed(made):
+    broken, calls = [True], []
+
+    def work():
+        calls.append(1)
+        if broken:
+            raise Failure
+        return "mended"
+
+    @made
+    async def program(ctx):
+        return await ctx.step.run("a", work, max_retries=1, base_delay=0)
+
+    state = program.start()
+    assert state.wait(timeout=LONG)
+    assert (str(state.status), len(calls)) == ("failed", 2)
+    broken.clear()
+    program.flow.resume(state)
+    assert state.wait(timeout=LONG)
+    assert (str(state.status), state.result, len(calls)) == ("completed", "mended", 3)
+
+
+# --- flush -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_flush_is_a_point(pipe):
+    runs = []
+
+    async def handler(ctx):
+        runs.append(1)
+        ctx.emit("output", data=1)
+        await ctx.flush()
+        ctx.emit("output", data=2)
+        await ctx.flush()
+        if len(runs) == 1:
+            raise Failure
+        ctx.emit("output", data=3)
+
+    state, got = pipe(handler, "retry")
+    assert (got, len(runs)) == ([1, 2, 3], 2)
+    assert state.status == "completed"
+
+
+def test_a_source_that_emits_a_great_deal_flushes_by_itself(engine):
+    class Source(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("trigger", handler=self.go)
+            self.define_event("output", ["data"])
+
+        def go(self):
+            for number in range(500):
+                self.emit("output", data=number)
+
+    flow, sink = Flow("many", engine=engine, max_pending=20), Sink()
+    flow.add_routine(Source(), "source")
+    flow.add_routine(sink, "sink")
+    flow.connect("source", "output", "sink", "input")
+    assert flow.execute("source").status == "completed"
+    assert sink.got == list(range(500))
+
+
+# --- being left ------------------------------------------------------------------------------------------------------
+
+
+def test_after_suspend_every_operation_is_refused_and_finally_cannot_act(engine):
+    from routilux import Suspend
+
+    seen, runs = [], []
+
+    @workflow(engine=engine)
+    def program(ctx):
+        runs.append(1)
+        try:
+            ctx.step.wait_for("a", seconds=0)
+        except Suspend as suspend:
+            seen.append(str(suspend))
+            raise
+        finally:
+            if len(runs) == 1:
+                for act in (
+                    lambda: ctx.job_state.update_shared_data("n", 1),
+                    lambda: ctx.step.run("b", lambda: 1),
+                    lambda: ctx.job_state.append_to_shared_log({"a": 1}),
+                    lambda: ctx.flush(),
+                ):
+                    with pytest.raises(Suspend):
+                        act()
+        return ctx.job_state.get_shared_data("n")
+
+    assert program.run() is None
+    assert len(runs) == 2
+    assert "let it pass" in seen[0]
+
+
+def test_a_handler_that_swallows_suspend_waits_all_the_same(made):
+    runs = []
+
+    @made
+    async def program(ctx):
+        runs.append(1)
+        try:
+            await ctx.step.wait_for("a", seconds=0)
+        except BaseException:
+            return "swallowed"
+        return "waited"
+
+    assert program.run() == "waited"
+    assert len(runs) == 2
