@@ -71,8 +71,9 @@ class FactStore(Protocol):
     """A store of journals. Its methods are called by any thread, also at the same time.
 
     When one returns, what it wrote is as durable as the store is; when it raises, nothing of it was written. Times are
-    seconds since 1970, and come from the caller. Every method raises StoreError when the store is closed or cannot do what it is asked for at the moment (the disk is
-    full, the database is locked or damaged): the same call may succeed later.
+    seconds since 1970, and come from the caller. Every method raises StoreError when the store is closed or cannot do
+    what it is asked for at the moment (the disk is full, the database is locked or damaged): the same call may succeed
+    later.
     """
 
     def append(
