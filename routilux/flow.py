@@ -44,8 +44,8 @@ class Flow(Graph):
 
     Args:
         flow_id: the name of the flow; a random one by default.
-        version: which version of the flow this is, in any form; saved with its jobs. A job that was saved by another
-            version is not loaded.
+        version: which version of the flow this is, in any form; kept with its jobs. A job that was saved by another
+            version is not loaded, and a durable one not recovered.
         execution_strategy: ``"sequential"`` runs the handlers of a job one at a time, in the thread that calls
             `execute`; ``"concurrent"`` runs up to ``max_workers`` of them at a time, on that thread
             and on worker threads.
@@ -58,8 +58,10 @@ class Flow(Graph):
             handled. Without, all who get the payload share them.
         state_schema: a pydantic model of the shared data that handlers see as ``ctx.state``; its fields are validated
             at every write. Give all of them defaults.
-        max_state_bytes: how large the shared data may be when a job starts or is saved, as JSON.
-        engine: whose threads it uses; those that all flows of the process share by default.
+        max_state_bytes: how large the shared data may be when a job starts or is saved, as JSON; in a durable job, also
+            at every commit.
+        engine: whose threads it uses; those that all flows of the process share by default. With an engine that has a
+            store, its jobs are durable.
 
     Raises:
         DeclarationError: for an option that is out of range.
