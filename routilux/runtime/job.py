@@ -17,7 +17,8 @@ from ..core.commits import answered, is_over
 from ..core.copying import copy_payload, copy_value
 from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
-from ..core.machine import cancelled, due, failed, given_up, inherited, logged, paused, resumed, started, woken, wrote
+from ..core.life import cancelled, failed, given_up, resumed
+from ..core.machine import due, inherited, logged, paused, started, woken, wrote
 from ..core.plan import Plan, SlotPlan
 from ..core.points import Answered
 from ..core.records import Ended, Fact, Logged, Wrote
