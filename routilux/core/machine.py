@@ -282,7 +282,7 @@ def complete(record: JobRecord, at: int) -> None:
 
 
 def fail(record: JobRecord, error: ErrorRecord | None, at: int) -> None:
-    """Complete the job."""
+    """Fail the job."""
     if record.status is JobStatus.WAITING:
         change(record, JobStatus.RUNNING)
     change(record, JobStatus.FAILED)
