@@ -670,6 +670,17 @@ def test_recovery_with_a_flow_that_has_more_beside_passes():
     engine.close()
 
 
+def test_recovery_without_a_routine_that_the_job_has_not_used_can_be_allowed():
+    lives, engine = changed(partial(waiting_flow, more=["aside"]), waiting_flow)
+    with pytest.raises(RecoveryError, match="gone"):
+        engine.recover()
+    [state] = engine.recover(allow_changes=True)
+    engine.publish("gate", job_id="j")
+    assert state.wait(SOON)
+    assert state.status == "completed"
+    engine.close()
+
+
 def test_recovery_of_a_job_of_another_version_is_refused_and_can_be_allowed():
     lives = Lives(partial(waiting_flow, version="1"))
     _, flow = lives.next()
