@@ -41,7 +41,7 @@ from .runtime.job_state import JobState
 from .runtime.reports import ExecutionRecord, Output, Performance
 from .runtime.step_faces import AsyncSteps, Steps
 from .runtime.store import Store
-from .store.base import FactStore, JobHead
+from .store.base import Claimed, FactStore, Inbox, JobHead, Message
 from .store.opening import open_store
 from .store.values import Serializer
 from .workflow import Workflow, WorkflowState, workflow
@@ -75,8 +75,11 @@ __all__ = [
     # durable jobs
     "AsyncSteps",
     "ChildHandle",
+    "Claimed",
     "FactStore",
+    "Inbox",
     "JobHead",
+    "Message",
     "Steps",
     "open_store",
     # looking at a job

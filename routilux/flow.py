@@ -15,7 +15,7 @@ from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options, payload_of
-from .runtime.dispatcher import rest, run_to_rest, wait, wait_for_rest
+from .runtime.dispatcher import leave, rest, run_to_rest, wait, wait_for_rest
 from .runtime.engine import Engine, default_engine
 from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
@@ -44,8 +44,8 @@ class Flow(Graph):
 
     Args:
         flow_id: the name of the flow; a random one by default.
-        version: which version of the flow this is, in any form; saved with its jobs. A job that was saved by another
-            version is not loaded.
+        version: which version of the flow this is, in any form; kept with its jobs. A job that was saved by another
+            version is not loaded, and a durable one not recovered.
         execution_strategy: ``"sequential"`` runs the handlers of a job one at a time, in the thread that calls
             `execute`; ``"concurrent"`` runs up to ``max_workers`` of them at a time, on that thread
             and on worker threads.
@@ -58,8 +58,10 @@ class Flow(Graph):
             handled. Without, all who get the payload share them.
         state_schema: a pydantic model of the shared data that handlers see as ``ctx.state``; its fields are validated
             at every write. Give all of them defaults.
-        max_state_bytes: how large the shared data may be when a job starts or is saved, as JSON.
-        engine: whose threads it uses; those that all flows of the process share by default.
+        max_state_bytes: how large the shared data may be when a job starts or is saved, as JSON; in a durable job, also
+            at every commit.
+        engine: whose threads it uses; those that all flows of the process share by default. With an engine that has a
+            store, its jobs are durable.
 
     Raises:
         DeclarationError: for an option that is out of range.
@@ -257,6 +259,7 @@ class Flow(Graph):
     def shutdown(self, *, cancel: bool = False) -> None:
         """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.
 
+        A job in a store that waits, for a time or an event, is not waited for: it goes on when an engine recovers it.
         No job can be started afterwards. With ``cancel``, the jobs are cancelled first, so that only handlers that run
         are waited for. A second call does nothing.
 
@@ -271,10 +274,15 @@ class Flow(Graph):
         for job in self._jobs.running():
             if cancel:
                 job.cancel_unless_ended("the flow was shut down")
-            wait_for_rest(job, None)
+            if job.record.durable:
+                leave(job)
+            else:
+                wait_for_rest(job, None)
         try:
             self.resources.close()
         finally:
+            if self.engine.keeping is not None:
+                self.engine.keeping.leave(self)
             self.engine.release(self)
 
     def __enter__(self) -> Flow:

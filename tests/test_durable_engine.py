@@ -158,7 +158,7 @@ def test_flows_that_are_made_with_an_engine_are_registered(engine):
         engine.flow_of("chian")
 
 
-# --- submitting and serving -----------------------------------------------------------------------------------------
+# --- submitting and serving ---------------------------------------------------------------------------------------
 
 
 def test_j9_a_submitted_job_runs_when_somebody_serves(opened):
@@ -251,7 +251,7 @@ def test_j4_execute_with_the_id_of_a_job_that_nobody_runs_goes_on_with_it(opened
     assert ran == ["a", "a"]
 
 
-# --- publishing -----------------------------------------------------------------------------------------------------
+# --- publishing ---------------------------------------------------------------------------------------------------
 
 
 def test_j6_an_event_reaches_all_that_wait_for_it_and_is_kept_only_for_a_job_that_it_names(opened):
@@ -304,7 +304,7 @@ def test_what_cannot_be_published_is_named(engine):
     assert state.result == {"a": 1}
 
 
-# --- looking --------------------------------------------------------------------------------------------------------
+# --- looking ------------------------------------------------------------------------------------------------------
 
 
 def test_get_finds_jobs_that_run_have_ended_or_wait(opened):
@@ -387,7 +387,7 @@ def test_ended_jobs_are_pruned_by_age_and_number(opened):
                 engine.prune(**bad)
 
 
-# --- going on -------------------------------------------------------------------------------------------------------
+# --- going on -----------------------------------------------------------------------------------------------------
 
 
 def test_j4_recovering_twice_recovers_once_and_leaves_other_flows_alone(opened):
@@ -517,7 +517,7 @@ def test_e4_one_that_another_engine_runs_is_asked_to_resume(opened):
     thread.join(LONG)
 
 
-# --- the end of an engine -------------------------------------------------------------------------------------------
+# --- the end of an engine -----------------------------------------------------------------------------------------
 
 
 def test_closing_waits_for_handlers_and_others_go_on_where_it_was(opened):
@@ -604,7 +604,7 @@ def test_l2_shutdown_of_a_flow_leaves_waiting_jobs_in_the_store(opened):
         assert all(state.wait(LONG) for state in states)
 
 
-# --- several ---------------------------------------------------------------------------------------------------------
+# --- several ------------------------------------------------------------------------------------------------------
 
 
 def test_l2_cancelling_a_job_cancels_its_children_and_they_inherit_who_it_is_for(opened):
@@ -665,7 +665,7 @@ def chain_of(engine: Engine, index: int, **options: Any) -> Flow:
     return flow
 
 
-# --- time limits and interrupts ---------------------------------------------------------------------------------------
+# --- time limits and interrupts -----------------------------------------------------------------------------------
 
 
 def test_l3_a_job_whose_time_is_up_fails_and_its_handlers_are_fenced(opened):
@@ -763,7 +763,7 @@ def test_e3_what_stops_the_process_is_recorded_and_raised_again(fatal, opened):
         assert again.status == "completed"
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------------------------
 
 
 def test_t2_l4_a_suspended_turn_goes_on_in_another_durable_flow_and_in_no_other(tmp_path):

@@ -120,16 +120,15 @@ def test_a_span_of_time_is_a_number_from_zero(made, parts):
         program.run()
 
 
-def test_a_span_that_leads_beyond_the_calendar_is_refused_or_waits(made):
+def test_a_span_may_be_longer_than_any_life(made):
     @made
     async def program(ctx):
         await ctx.step.wait_for("nap", days=1e6)
 
     state = program.start()
-    state.wait(timeout=0.05)
-    assert state.status in ("waiting", "failed")
-    if state.status == "waiting":
-        program.flow.cancel(state)
+    while state.status != "waiting":
+        threading.Event().wait(0.001)
+    program.flow.cancel(state)
 
 
 # --- events ----------------------------------------------------------------------------------------------------------

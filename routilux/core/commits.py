@@ -12,21 +12,8 @@ from typing import Any
 
 from ..errors import ExecutionError
 from .job_record import Activation, JobRecord
-from .machine import (
-    append,
-    deferred,
-    due,
-    emitted,
-    ended,
-    give_up,
-    logged,
-    merged,
-    retried,
-    sent,
-    suspended,
-    woken,
-    wrote,
-)
+from .life import give_up
+from .machine import append, deferred, due, emitted, ended, logged, merged, retried, sent, suspended, woken, wrote
 from .points import Answered, Batch, Committed, Point, Published
 from .records import Cancelled, ErrorRecord, Failed, Paused, Resumed
 from .status import JobStatus

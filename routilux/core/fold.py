@@ -8,24 +8,8 @@ from typing import Any
 from ..errors import ExecutionError
 from .commits import answered, committed, published, taken
 from .job_record import Activation, JobRecord
-from .machine import (
-    began,
-    cancelled,
-    deferred,
-    due,
-    emitted,
-    ended,
-    failed,
-    given_up,
-    logged,
-    merged,
-    paused,
-    resumed,
-    retried,
-    sent,
-    started,
-    wrote,
-)
+from .life import cancelled, failed, given_up, resumed
+from .machine import began, deferred, due, emitted, ended, logged, merged, paused, retried, sent, started, wrote
 from .points import Answered, Committed, DurableFact, Noted, Published
 from .records import (
     Began,

@@ -15,19 +15,16 @@ from .job_record import Activation, Delivery, Held, JobRecord, Mailbox
 from .plan import EventPlan, SlotPlan
 from .points import Point, Wait
 from .records import ErrorRecord, Logged, Sent
-from .scheduling import list_waiting
 from .status import MAY_FOLLOW, JobStatus, check_change
-
-GivenUp = tuple[Activation, tuple[Any, ...]]
 
 # --- beginning ------------------------------------------------------------------------------------------------
 
 
 def started(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int) -> None:
     """The job runs, with one delivery to its entry slot."""
-    _change(record, JobStatus.RUNNING)
+    change(record, JobStatus.RUNNING)
     record.started = at
-    _enqueue(record, slot, payload, isolate, at, 0)
+    enqueue(record, slot, payload, isolate, at, 0)
 
 
 def inherited(record: JobRecord, shared: dict[str, Any], routine_states: dict[str, dict[str, Any]]) -> None:
@@ -37,7 +34,8 @@ def inherited(record: JobRecord, shared: dict[str, Any], routine_states: dict[st
         wrote(record, routine_id, state)
 
 
-def _enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int, origin: int) -> None:
+def enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int, origin: int) -> None:
+    """Put a delivery into its mailbox."""
     mailbox = record.mailboxes[slot.mailbox]
     mailbox.queue.append(Delivery(record.next_id, slot, payload, isolate, at, origin))
     record.next_id += 1
@@ -47,7 +45,8 @@ def _enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate
         mailbox.listing.append(mailbox)
 
 
-def _change(record: JobRecord, status: JobStatus) -> None:
+def change(record: JobRecord, status: JobStatus) -> None:
+    """Put a delivery into its mailbox."""
     if status not in MAY_FOLLOW[record.status]:
         check_change(f"flow {record.plan.flow_id!r}: job {record.job_id!r}", record.status, status)
     record.status = status
@@ -149,6 +148,7 @@ def forget_failed_step(record: JobRecord, delivery: int) -> None:
 
 
 def _keep_points(record: JobRecord, activation: Activation, points: list[Point] | None) -> None:
+    """Give the job another status. Raises StatusError when that may not follow."""
     if points:
         record.points[activation.delivery.id] = points
 
@@ -184,7 +184,7 @@ def woken(record: JobRecord, activation: Activation) -> None:
     del record.waiting[activation.delivery.id]
     activation.wait = None
     if record.status is JobStatus.WAITING:
-        _change(record, JobStatus.RUNNING)
+        change(record, JobStatus.RUNNING)
     mailbox = record.mailboxes[activation.slot.mailbox]
     mailbox.resumed.append(activation)
     record.queued += 1
@@ -207,7 +207,7 @@ def ended(
 
     Returns the history's entry for it.
     """
-    entry = _remember(record, activation, status, spent, error)
+    entry = remember(record, activation, status, spent, error)
     if record.closed:
         return entry
     if error is not None:
@@ -221,12 +221,12 @@ def ended(
             _withdraw(record, activation.delivery.id)
             record.stopped.append(activation.anew())
         if record.status is not JobStatus.FAILED:
-            _fail(record, error, at)
+            fail(record, error, at)
     elif finish is not None and record.status is not JobStatus.FAILED:
         record.result = finish[0]
-        _drop(record)
+        drop(record)
         if record.status is JobStatus.RUNNING:
-            _complete(record, at)
+            complete(record, at)
         else:  # a paused job completes when it is resumed
             record.closed = True
     elif not record.queued and not record.running and not record.retrying and record.status is JobStatus.RUNNING:
@@ -234,9 +234,10 @@ def ended(
     return entry
 
 
-def _remember(
+def remember(
     record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None
 ) -> tuple[Any, ...]:
+    """Take an activation that is over out of those that run; return the history's entry for it."""
     delivery = activation.delivery
     del record.running[delivery.id]
     began_at = activation.started if activation.first is None else activation.first
@@ -261,22 +262,30 @@ def settle(record: JobRecord, at: int) -> None:
     """Nothing can be handled: wait for what turns wait for, or for the resumption that deferred emissions need, or
     complete."""
     if record.waiting:
-        _change(record, JobStatus.WAITING)
+        change(record, JobStatus.WAITING)
     elif record.deferred:
         paused(record, "deferred events wait until the job is resumed")
     else:
-        _complete(record, at)
+        complete(record, at)
 
 
-def _complete(record: JobRecord, at: int) -> None:
-    _change(record, JobStatus.COMPLETED)
+def paused(record: JobRecord, reason: str) -> None:
+    """Pause the job: no handler starts until it is resumed."""
+    change(record, JobStatus.PAUSED)
+    record.reason = reason
+
+
+def complete(record: JobRecord, at: int) -> None:
+    """Complete the job."""
+    change(record, JobStatus.COMPLETED)
     record.finished = at
 
 
-def _fail(record: JobRecord, error: ErrorRecord | None, at: int) -> None:
+def fail(record: JobRecord, error: ErrorRecord | None, at: int) -> None:
+    """Fail the job."""
     if record.status is JobStatus.WAITING:
-        _change(record, JobStatus.RUNNING)
-    _change(record, JobStatus.FAILED)
+        change(record, JobStatus.RUNNING)
+    change(record, JobStatus.FAILED)
     record.failure = error
     record.finished = at
 
@@ -292,7 +301,7 @@ def _withdraw(record: JobRecord, origin: int) -> None:
     record.deferred[:] = [held for held in record.deferred if held.origin != origin]
 
 
-def _drop(record: JobRecord) -> None:
+def drop(record: JobRecord) -> None:
     """Forget every delivery that has not begun."""
     for mailbox in record.mailboxes:
         mailbox.queue.clear()
@@ -342,85 +351,3 @@ def logged(record: JobRecord, entry: dict[str, Any], at: int) -> None:
 def sent(record: JobRecord, routine_id: str, output_type: str, data: dict[str, Any], at: int) -> None:
     """Append to the outputs."""
     record.outputs.append(Sent(routine_id, output_type, data, at))
-
-
-# --- ending from outside ----------------------------------------------------------------------------------------
-
-
-def failed(record: JobRecord, error: ErrorRecord, at: int) -> list[GivenUp]:
-    """Fail the job as a whole; activations that run are `given_up`."""
-    _fail(record, error, at)
-    record.errors.append(error)
-    return given_up(record, error, at)
-
-
-def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None = None) -> list[GivenUp]:
-    """Stop waiting for activations that run, all or those of one owner, in a job that is not open any more.
-
-    Returns them, each with the history's entry for it.
-    """
-    found = []
-    for activation in list(record.running.values()):
-        if owner is None or activation.owner == owner:
-            found.append((activation, give_up(record, activation, error, at)))
-    return found
-
-
-def give_up(record: JobRecord, activation: Activation, error: ErrorRecord, at: int) -> tuple[Any, ...]:
-    """Stop waiting for an activation that runs, and return the history's entry for it."""
-    spent = at - activation.started
-    entry = _remember(record, activation, "failed", spent, error)
-    if not record.closed:
-        record.stopped.append(activation.later(spent) if record.durable else activation.anew())
-    return entry
-
-
-def paused(record: JobRecord, reason: str) -> None:
-    """Pause the job: no handler starts until it is resumed."""
-    _change(record, JobStatus.PAUSED)
-    record.reason = reason
-
-
-def resumed(record: JobRecord, at: int) -> None:
-    """Go on with a paused job, or take up a failed one: what failed it runs again, before what is queued."""
-    failed_before, finished_before = record.status is JobStatus.FAILED, record.closed
-    _change(record, JobStatus.RUNNING)
-    record.reason = ""
-    if finished_before:
-        _complete(record, at)
-        return
-    if failed_before:
-        _revive(record)
-    for event, data, isolate, origin in record.deferred:
-        for route in event.routes:
-            payload = data if route.rename is None else renamed(data, route.rename)
-            _enqueue(record, route.slot, payload, isolate, at, origin)
-    record.deferred.clear()
-    list_waiting(record)
-    if not record.queued and not record.running and not record.retrying:
-        settle(record, at)
-
-
-def _revive(record: JobRecord) -> None:
-    """Begin another life of a failed job, in which no turn of the last one has a ticket."""
-    record.life += 1
-    record.finished = record.failure = None
-    record.ready.clear()
-    record.on_loop.clear()
-    for mailbox in record.mailboxes:
-        mailbox.tickets = 0
-    for activation in record.retrying.values():
-        record.mailboxes[activation.slot.mailbox].tickets += 1
-    for activation in reversed(record.stopped):
-        forget_failed_step(record, activation.delivery.id)
-        record.mailboxes[activation.slot.mailbox].resumed.appendleft(activation)
-    record.queued += len(record.stopped)
-    record.stopped.clear()
-
-
-def cancelled(record: JobRecord, reason: str, at: int) -> None:
-    """Cancel the job: drop what is queued, and what running handlers have not committed."""
-    _change(record, JobStatus.CANCELLED)
-    record.reason = reason
-    record.finished = at
-    _drop(record)

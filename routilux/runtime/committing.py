@@ -8,7 +8,8 @@ from typing import Any
 
 from ..core.copying import copy_payload
 from ..core.job_record import Activation, Mailbox
-from ..core.machine import ended, given_up, merged, retried
+from ..core.life import given_up
+from ..core.machine import ended, merged, retried
 from ..core.plan import SlotPlan
 from ..core.policy import ErrorStrategy
 from ..core.records import Ended, ErrorRecord, Retried

@@ -62,7 +62,29 @@ async def rest(job: Job, timeout: float | None) -> None:
                 job.watchers.remove(bell)
     if job.interrupt is not None:
         raise job.interrupt
+    if job.lags:
+        await _confirmed(job)
     job.check_going()
+
+
+async def _confirmed(job: Job) -> None:
+    """Do as `Job.confirm` does, which may have to wait for a disk, without holding up the event loop."""
+    from .event_loop import LoopBell
+
+    bell = LoopBell()
+    errors: list[BaseException] = []
+
+    def confirm() -> None:
+        try:
+            job.confirm()
+        except BaseException as error:
+            errors.append(error)
+        bell.set()
+
+    job.engine.committers.submit(confirm)
+    await bell.wait()
+    if errors:
+        raise errors[0]
 
 
 def run_to_rest(job: Job, timeout: float | None) -> None:
@@ -83,7 +105,7 @@ def run_to_rest(job: Job, timeout: float | None) -> None:
         raise
     if job.interrupt is not None:
         raise job.interrupt
-    job.check_going()
+    job.confirm()
 
 
 def wait(job: Job, timeout: float | None) -> bool:
@@ -132,8 +154,22 @@ def wait_for_rest(job: Job, timeout: float | None) -> bool:
         lend(job)
     else:
         watch(job, timeout)
-    job.check_going()
+    job.confirm()
     return job.at_rest and job.record.status.ended
+
+
+def leave(job: Job) -> None:
+    """Wait until a job in a store has come to rest, or waits for whatever it may be."""
+    refuse_inside(job, "shutdown()")
+    bell = threading.Event()
+    with job.lock:
+        if not (job.at_rest or job.record.status is JobStatus.WAITING):
+            job.leavers.append(bell)
+            job.call()
+        else:
+            bell.set()
+    with job.engine.pool.sleeping():
+        bell.wait()
 
 
 def lend(job: Job) -> None:

@@ -24,10 +24,16 @@ from .describing import describe
 from .drafts import MISSING, Draft, EditDraft
 from .durable_job import DurableJob
 from .gathering import COPY, EDIT, LOOK, Gathering, SharedView, over
+from .read_forms import WHAT, form_of, value_of
 from .state_writes import Area
 
 NO_POINTS: list[Point] = []
 NOTHING: dict[str, Any] = {}
+
+REPLAYING = (
+    "up to its last step or wait, a handler must do the same things in the same order when it runs again: take times, "
+    "random values and ids from ctx.step, and keep the order of steps when the code changes while jobs wait"
+)
 
 
 class Durable(Committing):
@@ -150,6 +156,9 @@ class Durable(Committing):
     def _looked(self, area: Area, key: str | None) -> tuple[Any, int]:
         looked = self.gathered.looked
         known = looked.get((area, key))
+        if known is None and key is not None and (area, None) in looked:
+            whole, revision = looked[area, None]
+            return ({} if whole is None else whole).get(key, MISSING), revision
         if known is None:
             known = self._recalled(area, key)
         if known is None:
@@ -158,11 +167,30 @@ class Durable(Committing):
                 if area is not None:
                     values = self.record.routine_states.get(area)
                 if key is None:
-                    known = (None if values is None else dict(values), self.record.revision)
+                    known = (None if values is None else self._as_looked(area, values), self.record.revision)
                 else:
                     known = ((values or {}).get(key, MISSING), self.record.revision)
         looked[area, key] = known
         return known
+
+    def _as_looked(self, area: Area, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values as they are, but those that this turn has looked at since its last point as they were."""
+        found = dict(values)
+        for (looked_area, key), (value, _) in self.gathered.looked.items():
+            if looked_area == area and key is not None:
+                found[key] = value
+        return {key: value for key, value in found.items() if value is not MISSING}
+
+    def seen(self, key: str) -> int:
+        """Return the latest revision of a key that this turn has read, or shown again since its last point."""
+        return self._as_shown(None, key, super().seen(key))
+
+    def _seen(self, area: Area, key: str) -> int:
+        return self._as_shown(area, key, super()._seen(area, key))
+
+    def _as_shown(self, area: Area, key: str, seen: int) -> int:
+        known = self.gathered.looked.get((area, key))
+        return seen if known is None else min(seen, known[1])
 
     def _recalled(self, area: Area, key: str | None) -> tuple[Any, int] | None:
         """Return what the handler saw when it came to the next point for the first time."""
@@ -173,7 +201,11 @@ class Durable(Committing):
         return None
 
     def _decoded(self, read: Read) -> Any:
-        return self.job.decode(read.form[0], "a value that was read") if read.form else MISSING
+        if not read.form:
+            return MISSING
+        if read.area is not None:
+            return self.job.decode(read.form[0], WHAT)
+        return value_of(self.job, self.schema, read.key, read.form, self.record.shared)
 
     def routine_state(self, routine_id: str) -> dict[str, Any] | None:
         """Return the values of a routine's state as this turn sees it; None when it has none."""
@@ -199,6 +231,17 @@ class Durable(Committing):
             self.copied = values
         values = over(values, own)
         return (values if schema is None else schema.fields_of(values)), revision
+
+    def commit_changes(self, error: BaseException | None) -> BaseException | None:
+        """Gather in-place changes of the state. A bad one fails the activation and takes the batch with it."""
+        try:
+            self.end_state()
+        except Exception as refused:
+            if error is None:
+                self.refused = refused
+            self.drop()
+            return error or refused
+        return error
 
     def state(self) -> Any:
         """Return what a handler sees as ``ctx.state``."""
@@ -257,11 +300,16 @@ class Durable(Committing):
         for key in sorted(keys):
             if key not in noted and (self.schema is None or key in self.schema.fields):
                 noted.add(key)
-                self.gathered.reads.append(self._read(None, key, base.get(key, MISSING), draft.since, source))
+                self._keep_read(None, key, base.get(key, MISSING), draft.since, source)
 
-    def _read(self, area: Area, key: str | None, value: Any, revision: int, source: str) -> Read:
-        form = [] if value is MISSING else [self.job.encode(value, "a value that was read")]
-        return Read(area, key, form, revision, source)
+    def _keep_read(self, area: Area, key: str | None, value: Any, revision: int, source: str) -> None:
+        form: list[Any] | None = []
+        if area is not None:
+            form = [self.job.encode(value, WHAT)]
+        elif value is not MISSING:
+            form = form_of(self.job, self.schema, key, value)
+        if form is not None:
+            self.gathered.reads.append(Read(area, key, form, revision, source))
 
     # --- points -------------------------------------------------------------------------------------------------------
 
@@ -287,9 +335,7 @@ class Durable(Committing):
             assert self.activation is not None
             error = ReplayError(
                 f"{self.where(self.activation.slot)}: the handler came to {_spelled(kind, name)} where it had come to "
-                f"{_spelled(point.kind, point.name)} before; up to its last step or wait, a handler must do the same "
-                f"things in the same order when it runs again: take times, random values and ids from ctx.step, and "
-                f"keep the order of steps when the code changes while jobs wait"
+                f"{_spelled(point.kind, point.name)} before; {REPLAYING}"
             )
             self.refused = error
             raise error
@@ -339,7 +385,7 @@ class Durable(Committing):
     def _reads(self) -> tuple[Read, ...]:
         """Return what the handler has read since the last point, in the form in which it is kept."""
         for (area, key), (value, revision) in self.gathered.looked.items():
-            self.gathered.reads.append(self._read(area, key, value, revision, LOOK))
+            self._keep_read(area, key, value, revision, LOOK)
         if self.draft is not None:
             self._note_draft(self.draft, self.copied, self.copy_noted, COPY)
         return tuple(self.gathered.reads)
@@ -431,6 +477,9 @@ class Durable(Committing):
         if waits_for is not None:
             error = None  # the handler was left, which is none
         error = self.refused or error
+        if self.replaying and self.refused is None:
+            self.drop()  # it was committed before
+            error = error or self._too_short(activation)
         if error is None:
             try:
                 if waits_for is None:
@@ -450,6 +499,13 @@ class Durable(Committing):
         name, wait = waits_for
         outcome = (wait, at - activation.started - self.nested)
         self._commit_fact(activation, "wait", name, outcome, self._reads())
+
+    def _too_short(self, activation: Activation) -> ReplayError:
+        point = self.points[self.place]
+        return ReplayError(
+            f"{self.where(activation.slot)}: the handler came to its end where it had come to "
+            f"{_spelled(point.kind, point.name)} before; {REPLAYING}"
+        )
 
     def _end(self, activation: Activation, status: str, at: int, error: ErrorRecord | None, stop: bool = False) -> None:
         spent = at - activation.started - self.nested

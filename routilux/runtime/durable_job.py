@@ -45,6 +45,7 @@ from .crew import Hooks
 from .describing import describe
 from .job import Job
 from .threads import SharedThreads
+from .write_behind import WriteBehind
 
 LEAST_BEFORE_SNAPSHOT = 256 * 1024  # bytes of journal; and never less than the last snapshot had
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between attempts to reach a store
@@ -56,14 +57,14 @@ class Keeper(Protocol):
     def put_to_sleep(self, job: Any) -> None:
         """A job waits, and nobody works for it."""
 
+    def hold(self, job: Any) -> None:
+        """A job runs here, perhaps again."""
+
     def awake(self, job: Any) -> None:
         """Somebody works for a job, or will."""
 
     def begun(self, job: Any) -> None:
         """A job that was restored is about to be in the store."""
-
-    def hold(self, job: Any) -> None:
-        """A job runs here."""
 
     def begun_to_wait(self, parent: Any, children: tuple[str, ...]) -> None:
         """A job has begun to wait for others."""
@@ -103,6 +104,7 @@ class DurableJob(Job):
         self.commits = threading.Lock()
         self.journal = journal
         self.head = head
+        self.lags = isinstance(journal.store, WriteBehind)
         self.patience = patience
         self.halted: BaseException | None = None
         self.retry_error: BaseException | None = None
@@ -119,13 +121,17 @@ class DurableJob(Job):
         """Return what turns values into JSON."""
         return Writer(self.subject, self.flow.known_types, None)
 
+    def reader(self) -> Reader:
+        """Return what makes values of JSON."""
+        return Reader(self.subject, self.flow.known_types, None)
+
     def encode(self, value: Any, what: str) -> Any:
         """Return the JSON form of a value, which shares nothing with it. Raises SaveError when it has none."""
         return copy_value(value) if is_plain([value]) else self.writer().value(value, what)
 
     def decode(self, form: Any, what: str) -> Any:
         """Return a new value with this JSON form."""
-        return Reader(self.subject, self.flow.known_types, None).value(form, what)
+        return self.reader().value(form, what)
 
     # --- keeping facts; the caller holds `commits` -------------------------------------------------------------------
 
@@ -133,6 +139,16 @@ class DurableJob(Job):
         """Raise what made the job halt in this process, if something has."""
         if self.halted is not None:
             raise self.halted
+
+    def confirm(self) -> None:
+        """See `Job.confirm`."""
+        self.check_going()
+        if self.lags:
+            try:
+                self.journal.store.flush(self.record.job_id)  # type: ignore[attr-defined]
+            except StoreError as error:
+                self.halt(error)
+                raise
 
     def keep(self, fact: Fact | DurableFact, activation: Activation | None = None) -> None:
         """Append a fact to the journal, before it is put into the record.

@@ -78,13 +78,12 @@ class Engine(SharedThreads):
         real(lease, "Engine: lease", 0.0, above=True)
         real(store_patience, "Engine: store_patience", 0.0)
         self.store = store
-        self._behind: Any = None
         if store is not None:
             # Most programs have no store, and need none of this.
             from .keeping import Keeping, WriteBehind
 
             if durability == "async":
-                store = self._behind = WriteBehind(store, max_lag_records, max_lag_seconds)
+                store = WriteBehind(store, max_lag_records, max_lag_seconds, store_patience)
             self.keeping = Keeping(self, store, lease, store_patience, detect_poison=detect_poison)
         self._serving: Any = None
         self._closed = False
@@ -288,12 +287,7 @@ class Engine(SharedThreads):
 
     def job_here(self, job_id: str) -> Any:
         """Return a job that runs in this process, if it is known; of jobs without a store, it is not."""
-        return None if self.keeping is None else self.keeping.live.get(job_id)
-
-    def flushed(self) -> None:
-        """Wait until everything that was committed is in the store. Raises StoreError when it could not be written."""
-        if self._behind is not None:
-            self._behind.flush()
+        return None if self.keeping is None else self.keeping.seen_here(job_id)
 
     def _kept(self, what: str) -> Any:
         if self.keeping is None:

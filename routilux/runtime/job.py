@@ -1,7 +1,8 @@
 """A job in this process: its record, the lock around it, and its life.
 
-All that is here changes under ``lock``. One who only watches for the end is in ``watchers``; one who holds the job
-still, and waits for its handlers first, is in ``savers``. For the others see `crew`.
+All that is here changes under ``lock``. One who only watches for the end is in ``watchers``, one who leaves as soon as
+the job waits in ``leavers``; one who holds the job still, and waits for its handlers first, is in ``savers``. For the
+others see `crew`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ..core.commits import answered, is_over
 from ..core.copying import copy_payload, copy_value
 from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
-from ..core.machine import cancelled, due, failed, given_up, inherited, logged, paused, resumed, started, woken, wrote
+from ..core.life import cancelled, failed, given_up, resumed
+from ..core.machine import due, inherited, logged, paused, started, woken, wrote
 from ..core.plan import Plan, SlotPlan
 from ..core.points import Answered
 from ..core.records import Ended, Fact, Logged, Wrote
@@ -56,6 +58,7 @@ class Job(Crew):
         self.now = engine.clock.monotonic_ns
         self.watchers: list[Bell] = []
         self.savers: list[Bell] = []
+        self.leavers: list[Bell] = []
         self.tasks_told = False  # that the job is closed
         self.notices = Notices(hooks.tell)
         self._noted_status = record.status
@@ -68,6 +71,7 @@ class Job(Crew):
         self.timers: dict[int, Timer] = {}
         self.halted: BaseException | None = None  # why it does not go on in this process, if it does not
         self.elsewhere: Callable[[float | None], None] | None = None  # waits for it, if another process runs it
+        self.lags = False  # whether what it has committed is kept later
         self.parent: Job | None = None
         self.expected: dict[str, Any] = {}  # jobs that one of its handlers is about to wait for, with answers
         self.children: list[weakref.ref[Job]] = []
@@ -101,6 +105,8 @@ class Job(Crew):
                     saver.set()
                 if self.at_rest:
                     self._rest()
+                elif record.status is JobStatus.WAITING:
+                    ring(self.leavers)
         elif self.pressed or self.easing:
             enough, stuck = record.queued <= self.enough_room, self.stuck
             if enough or stuck or record.ready:
@@ -187,13 +193,14 @@ class Job(Crew):
                 self._rest()
 
     def _rest(self) -> None:
-        if self.timers and self.record.status is not JobStatus.WAITING:
+        if self.timers and (self.record.status is not JobStatus.WAITING or self.halted is not None):
             for timer in self.timers.values():
                 timer.cancel()
             self.timers.clear()
             self.engine.timers.prune()
         ring(self.idle)
         ring(self.watchers)
+        ring(self.leavers)
         self.hooks.on_rest(self)
 
     # --- retries, pausing and going on --------------------------------------------------------------------------
@@ -395,6 +402,10 @@ class Job(Crew):
         """Raise what made the job halt in this process, if something has."""
         if self.halted is not None:
             raise self.halted
+
+    def confirm(self) -> None:
+        """Wait until what was committed is kept; raise what made the job halt in this process, if something has."""
+        self.check_going()
 
     # --- for steps ------------------------------------------------------------------------------------------------
 

@@ -184,11 +184,11 @@ class Jobs:
         job = self.job_of(job_state)
         self._check_not_shut_down()
         if job.elsewhere is not None:
-            taken: Job = job.engine.keeping.take(job)
-            if taken.elsewhere is not None:
-                taken.resume()
-                return taken
-            job = taken
+            found: Job = job.engine.keeping.taken_over(job)
+            if found.elsewhere is not None:
+                found.resume()
+                return found
+            job = found
         new = self.count(job)
         job.variables = callers_variables()
         try:

@@ -23,16 +23,15 @@ from pydantic_core import to_json
 from ..core.commits import unfinished
 from ..core.fold import apply
 from ..core.job_record import JobRecord
-from ..core.points import Answered, Published
+from ..core.points import Answered, Published, Wait
 from ..core.scheduling import list_waiting
-from ..core.status import JobStatus, check_change
+from ..core.status import JobStatus
 from ..errors import (
     ExecutionError,
     PoisonError,
     RecoveryError,
     RoutiluxError,
     StaleWriterError,
-    StatusError,
     StoreError,
 )
 from ..graph.compatibility import differences, fingerprint, shape_of
@@ -61,6 +60,7 @@ __all__ = ["Keeping", "WriteBehind"]
 logger = logging.getLogger("routilux")
 WAKE_AGAIN = 1_000_000_000  # nanoseconds, after which a job that could not be read when it was due is read again
 UNFINISHED = ("pending", "running", "waiting", "paused")
+RESUMABLE = (*UNFINISHED, "failed")
 FATAL_DEATHS = 3  # after one death fewer a job is run alone
 
 
@@ -74,11 +74,11 @@ class Loaded(NamedTuple):
 
 
 class Sleeper(NamedTuple):
-    """A job that waits, of which nothing else is in memory: for which events, and the timer that wakes it."""
+    """A job that waits, of which nothing else is in memory: for what, and the timer that wakes it."""
 
     flow: Any
     head: JobHead
-    topics: tuple[str, ...]
+    waits: tuple[Wait, ...]
     timer: Timer | None
 
 
@@ -105,6 +105,7 @@ class Keeping:
         self.held: dict[str, DurableJob] = {}
         self.sleepers: dict[str, Sleeper] = {}
         self.suspects: list[DurableJob] = []
+        self._alone: DurableJob | None = None  # the suspect that has run last
         self._waking = threading.Lock()
         self.process = os.getpid()
         self._lock = threading.Lock()
@@ -123,8 +124,7 @@ class Keeping:
         dead = set()
         if jobs:
             wanted = set(jobs)
-            heads = self.store.heads(statuses=(*UNFINISHED, "failed"))
-            owners = {head.owner for head in heads if head.job_id in wanted}
+            owners = {head.owner for head in self.store.heads(statuses=RESUMABLE) if head.job_id in wanted}
             dead = {owner for owner in owners if owner is not None and is_dead(owner)}
         return self.store.claim(self.owner, now + self.lease, now, jobs, sorted(dead))
 
@@ -280,8 +280,7 @@ class Keeping:
             if dues:
                 wake = partial(self.engine.committers.submit, partial(self._wake, job_id))
                 timer = self.engine.timers.at(min(dues), wake)
-            topics = tuple(wait.topic for wait in waits if wait.topic is not None)
-            self.sleepers[job_id] = Sleeper(job.flow, job.head, topics, timer)
+            self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer)
         job.flow._jobs.forget(job)
 
     def awake(self, job: DurableJob) -> None:
@@ -335,30 +334,31 @@ class Keeping:
             self.live[job_id] = job
         return job
 
-    def take(self, job: Job) -> Job:
-        """Own a job that somebody wants to resume and that nobody runs; return the one that can be resumed here.
-
-        Returns the job that was given when it runs in another process. Raises StatusError unless it rests.
-        """
-        head = self.head_of(job.record.job_id)
-        status = JobStatus(head.status)
-        if status not in (JobStatus.PAUSED, JobStatus.FAILED):
-            check_change(f"flow {head.flow_id!r}: job {head.job_id!r}", status, JobStatus.RUNNING)
-            raise StatusError(f"flow {head.flow_id!r}: job {head.job_id!r} is {status} and cannot be resumed")
-        mine = self.here(head.job_id)
-        if mine is not None:
-            return mine
-        with self._waking:
-            claimed = [Claimed(head, 0)] if head.owner == self.owner else self.claim([head.job_id])
-            if not claimed:
-                return job
+    def leave(self, flow: Any) -> None:
+        """Let go of the jobs of a flow that was shut down, so that they can go on elsewhere."""
+        flow_id = flow.flow_id
+        closed = ExecutionError(
+            f"flow {flow_id!r} was shut down; an engine with the same store can recover the job with a new Flow"
+        )
+        with self._lock:
+            sleepers = [job_id for job_id, sleeper in self.sleepers.items() if sleeper.flow is flow]
+            for job_id in sleepers:
+                timer = self.sleepers.pop(job_id).timer
+                if timer is not None:
+                    timer.cancel()
+            held = [job for job in self.held.values() if job.flow is flow]
+            if self.flows.get(flow_id) is flow:
+                del self.flows[flow_id]
+        awake = [self.live[job_id] for job_id in sleepers if job_id in self.live]
+        for job in [*held, *awake]:
+            job.halt(closed)
+        self.engine.timers.prune()
+        left = [*sleepers, *(job.record.job_id for job in held)]
+        if left and not self.engine.closing.is_set():
             try:
-                taken = self.taken_up(job.flow, claimed[0])
-            except RoutiluxError:
-                self.store.let_go(self.owner, [head.job_id])
-                raise
-            self.live[head.job_id] = taken
-            return taken
+                self.store.let_go(self.owner, left)
+            except StoreError:  # the lease runs out by itself
+                pass
 
     # --- telling others -----------------------------------------------------------------------------------------------
 
@@ -403,9 +403,16 @@ class Keeping:
                     pass
 
     def moves(self, jobs: tuple[str, ...]) -> bool:
-        """Whether one of these jobs will go on by itself."""
-        found = [self.live.get(job_id) for job_id in jobs]
-        return any(job is None or not job.at_rest or job.record.status.ended for job in found)
+        """Whether one of these jobs will go on by itself, or has ended."""
+        return any(map(self._moves, jobs))
+
+    def _moves(self, job_id: str) -> bool:
+        job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
+        if job is not None:
+            return not job.at_rest or job.record.status.ended
+        if sleeper is None:  # another process has it
+            return True
+        return any(self.moves(wait.jobs) if wait.jobs else wait.topic is None for wait in sleeper.waits)
 
     # --- finding again ------------------------------------------------------------------------------------------------
 
@@ -456,13 +463,15 @@ class Keeping:
         """Go on with the jobs of registered flows that nobody runs, all or some; see `Engine.recover`."""
         wanted = None if jobs is None else set(jobs)
         found = [
-            head.job_id
-            for head in self.store.heads(statuses=UNFINISHED)
+            head
+            for head in self.store.heads(statuses=UNFINISHED if wanted is None else RESUMABLE)
             if head.flow_id in self.flows
             and not self.runs_here(head.job_id)
             and (wanted is None or head.job_id in wanted)
         ]
-        claimed = self.claim(found)
+        claimed = self.claim([head.job_id for head in found if head.owner != self.owner])
+        # What came to rest here, or could not go on for want of room, is this engine's still.
+        claimed += [Claimed(head._replace(deaths=0), 0) for head in found if head.owner == self.owner]
         taken: list[tuple[DurableJob, int]] = []
         try:
             for each in claimed:
@@ -478,10 +487,16 @@ class Keeping:
                 self.poisoned(job, deaths)
             elif deaths == FATAL_DEATHS - 1 and self.detect_poison:
                 self.suspects.append(job)
-            else:
+            elif job.record.status is not JobStatus.FAILED:
                 self.go_on(job)
         self.run_suspect()
         return [job for job, _ in taken]
+
+    def taken_over(self, job: Job) -> Job:
+        """Return a job that did not run here and is to be resumed: itself if another process has it, else one here."""
+        job_id = job.record.job_id
+        taken = self.recover(jobs=[job_id])
+        return taken[0] if taken else self.find(job_id) or job
 
     def go_on(self, job: DurableJob) -> None:
         """Let the handlers of a job that was taken up start."""
@@ -508,8 +523,16 @@ class Keeping:
         with self._lock:
             busy = any(job.record.status is JobStatus.RUNNING for job in self.held.values() if job not in self.suspects)
             job = self.suspects.pop(0) if self.suspects and not busy else None
+            self._alone = job or self._alone
         if job is not None:
             self.go_on(job)
+
+    @property
+    def set_apart(self) -> bool:
+        """Whether a job runs alone, or is going to, so that no others are to be taken up."""
+        alone = self._alone
+        runs = alone is not None and alone.record.status is JobStatus.RUNNING and alone.halted is None
+        return runs or bool(self.suspects)
 
     def poisoned(self, job: DurableJob, deaths: int) -> None:
         """Fail a job that took several processes with it."""
@@ -536,6 +559,15 @@ class Keeping:
         job = self.here(job_id)
         return job if job is not None else self.foreign(self.head_of(job_id))
 
+    def is_final(self, job_id: str) -> bool:
+        """Whether a job has ended, and cannot be resumed."""
+        return any(head.status in ("completed", "cancelled") for head in self.store.heads(job_id=job_id))
+
+    def seen_here(self, job_id: str) -> Job | None:
+        """Return a job that runs here, or what one that sleeps here looks like, without waking it."""
+        job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
+        return job if job is not None or sleeper is None else self.foreign(sleeper.head)
+
     def foreign(self, head: JobHead) -> Job:
         """Return a job as the store has it, which does not run here."""
         flow = self.engine.flow_of(head.flow_id)
@@ -561,7 +593,11 @@ class Keeping:
             job = self.find(job_id)
             here, heads = ([job], []) if job is not None else ([], [self.head_of(job_id)])
         else:
-            asleep = [self.find(name) for name, each in list(self.sleepers.items()) if topic in each.topics]
+            asleep = [
+                self.find(name)
+                for name, each in list(self.sleepers.items())
+                if any(topic == wait.topic for wait in each.waits)
+            ]
             here = [job for job in list(self.held.values()) if job.awaits(topic)]
             here += [job for job in asleep if job is not None and job not in here]
             heads = [head for head in self.store.heads(statuses=UNFINISHED) if not self.runs_here(head.job_id)]

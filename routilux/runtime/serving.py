@@ -17,7 +17,6 @@ from ..core.status import JobStatus
 from ..errors import RoutiluxError, StatusError, StoreError
 from ..store.base import Inbox, Message
 from .durable_job import DurableJob
-from .job_state import JobState
 from .keeping import UNFINISHED
 
 logger = logging.getLogger("routilux")
@@ -72,54 +71,43 @@ class Serving:
         if free:
             self._take(free)
 
-    def _take(self, jobs: list[str]) -> None:
-        """Go on with jobs, each by itself, so that one that cannot go on keeps no other from it."""
-        if not self._keeping.suspects:
-            for job_id in jobs:
-                try:
-                    self._keeping.recover(jobs=[job_id])
-                except StoreError:
-                    raise
-                except RoutiluxError as error:
-                    self._refused.add(job_id)
-                    logger.warning(str(error))
+    def _take(self, jobs: list[str]) -> dict[str, DurableJob]:
+        """Go on with jobs, each by itself, so that one that cannot go on keeps no other from it; return them."""
+        taken = {}
+        for job_id in jobs:
+            if self._keeping.set_apart:
+                break
+            try:
+                for job in self._keeping.recover(jobs=[job_id]):
+                    taken[job_id] = job
+            except StoreError:
+                raise
+            except RoutiluxError as error:
+                self._refused.add(job_id)
+                logger.warning(str(error))
+        return taken
 
     def _read_messages(self) -> None:
-        store = self._engine.store
+        store, keeping = self._engine.store, self._keeping
         if not isinstance(store, Inbox):
             return
         messages = store.receive(self._last)
-        wanted = {each.job_id for each in messages if not self._keeping.runs_here(each.job_id)}
-        if wanted:
-            self._take(sorted(wanted))
+        wanted = {each.job_id for each in messages if not keeping.runs_here(each.job_id)} - self._refused
+        taken = self._take(sorted(wanted))
         done = []
         for each in messages:
-            job = self._keeping.find(each.job_id) or self._resting(each)
-            if job is None and self._is_final(each.job_id):
-                done.append(each.number)
-            elif job is not None:
+            job = keeping.find(each.job_id) or taken.get(each.job_id)  # one that has failed does not stay
+            if job is not None:
                 try:
                     self._see_to(job, each)
                 except StoreError:
                     raise
                 except RoutiluxError as error:
                     logger.warning("a message to job %r is of no use: %s", each.job_id, error)
+            if job is not None or keeping.is_final(each.job_id):
                 done.append(each.number)
         if done:
             store.discard(done)
-
-    def _resting(self, message: Message) -> Any:
-        """Return a job that has failed, was this engine's, and is to be resumed."""
-        for head in self._keeping.store.heads(job_id=message.job_id):
-            mine = head.status == JobStatus.FAILED and head.flow_id in self._keeping.flows
-            if mine and head.owner == self._keeping.owner and orjson.loads(message.body)["do"] == "resume":
-                return self._keeping.take(self._keeping.foreign(head))
-        return None
-
-    def _is_final(self, job_id: str) -> bool:
-        """Whether nothing can happen to a job any more, or it is gone."""
-        heads = self._keeping.store.heads(job_id=job_id)
-        return not heads or heads[0].status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
 
     def _see_to(self, job: DurableJob, message: Message) -> None:
         """Do what a message asks for, once."""
@@ -137,7 +125,10 @@ class Serving:
         elif do == "pause":
             job.pause(what["reason"])
         elif do == "resume" and job.record.status in (JobStatus.PAUSED, JobStatus.FAILED):
-            job.flow.resume(JobState(job))
+            job.flow._jobs.count(job)
+            job.resume()
+            with job.lock:
+                job.call()
         elif do not in ("run", "resume"):
             raise StatusError(f"nobody knows how to {do!r}")
         if not job.record.status.ended:

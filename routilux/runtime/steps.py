@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-from ..core.numbers import real, seconds, whole
+from ..core.numbers import LONGEST_SECONDS, real, seconds, whole
 from ..core.points import Point, Wait
 from ..core.policy import MOST_RETRIES, ErrorHandler, ErrorStrategy
 from ..core.records import ErrorRecord
@@ -279,8 +279,8 @@ def due_in(turn: Stepping, name: str, **parts: float) -> int:
     where, _ = turn.place_of(name)
     for unit, amount in parts.items():
         real(amount, f"{where}: {unit}", 0.0)
-    delay = timedelta(**parts)
-    return int(turn.job.now() + delay.total_seconds() * 1e9)
+    delay = min(timedelta(**parts).total_seconds(), LONGEST_SECONDS)
+    return int(turn.job.now() + delay * 1e9)
 
 
 def due_at(turn: Stepping, name: str, when: datetime) -> int:

@@ -7,12 +7,15 @@ that what waits would be accepted by the store but for its owner having changed,
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..errors import StoreError
+from ..errors import StaleWriterError, StoreError
 from ..store.base import Claimed, FactStore, JobHead
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between attempts to reach a store
 
 
 class _Append(NamedTuple):
@@ -30,12 +33,15 @@ class WriteBehind:
         store: the store.
         most: how many appends may wait.
         lag: how many seconds one may wait.
+        patience: for how many seconds the store is asked again when it cannot do what it is asked for.
     """
 
-    def __init__(self, store: FactStore, most: int, lag: float) -> None:
+    def __init__(self, store: FactStore, most: int, lag: float, patience: float = 0.0) -> None:
         self.store = store
         self._most = most
         self._lag = lag
+        self._patience = patience
+        self._appended = self._written = 0  # how many appends there have been, and how many were written
         self._waiting: deque[_Append] = deque()
         self._changed = threading.Condition()
         self._writing = 0
@@ -49,6 +55,8 @@ class WriteBehind:
     ) -> None:
         """Append soon; a new job at once. Raises what made an earlier append to this job fail."""
         with self._changed:
+            if self._closing:
+                raise StoreError(f"{type(self.store).__name__} is closed")
             if job_id in self._errors:
                 raise self._errors[job_id]
         if after == 0:
@@ -57,6 +65,7 @@ class WriteBehind:
         with self._changed:
             while len(self._waiting) + self._writing >= self._most and not self._closing:
                 self._changed.wait()
+            self._appended += 1
             self._waiting.append(_Append(job_id, after, tuple(entries), epoch, head))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="routilux-writer", daemon=True)
@@ -69,8 +78,9 @@ class WriteBehind:
         with self._changed:
             self._urgent += 1
             self._changed.notify_all()
+            last = self._appended
             try:
-                while self._waiting or self._writing:
+                while self._written < last:
                     self._changed.wait()
             finally:
                 self._urgent -= 1
@@ -93,12 +103,28 @@ class WriteBehind:
             for each in _joined(batch):
                 try:
                     if each.job_id not in self._errors:
-                        self.store.append(*each)
+                        self._append(each)
                 except StoreError as error:
                     self._errors[each.job_id] = error
             with self._changed:
+                self._written += self._writing
                 self._writing = 0
                 self._changed.notify_all()
+
+    def _append(self, what: _Append) -> None:
+        """Append to the store; while it cannot do that, ask it again."""
+        pause, began = FIRST_PAUSE, time.monotonic()
+        while True:
+            try:
+                self.store.append(*what)
+                return
+            except StaleWriterError:
+                raise
+            except StoreError:
+                if self._closing or time.monotonic() - began + pause > self._patience:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     # --- the rest, after what waits ----------------------------------------------------------------------------------
 

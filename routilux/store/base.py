@@ -41,14 +41,25 @@ class JobHead(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A job that was claimed: its head as it is now."""
+    """A job that was claimed.
+
+    Attributes:
+        head: its head as it is now.
+        last: the number of its last entry.
+    """
 
     head: JobHead
     last: int
 
 
 class Message(NamedTuple):
-    """What somebody has sent to a job. ``number`` grows from message to message, over all jobs."""
+    """What somebody has sent to a job.
+
+    Attributes:
+        number: grows from message to message, over all jobs.
+        job_id: the job.
+        body: what was sent.
+    """
 
     number: int
     job_id: str
@@ -57,10 +68,12 @@ class Message(NamedTuple):
 
 @runtime_checkable
 class FactStore(Protocol):
-    """A store of journals. See the module for what holds for all of its methods.
+    """A store of journals. Its methods are called by any thread, also at the same time.
 
-    Every method raises StoreError when the store is closed or cannot do what it is asked for at the moment (the disk is
-    full, the database is locked or damaged): the same call may succeed later.
+    When one returns, what it wrote is as durable as the store is; when it raises, nothing of it was written. Times are
+    seconds since 1970, and come from the caller. Every method raises StoreError when the store is closed or cannot do
+    what it is asked for at the moment (the disk is full, the database is locked or damaged): the same call may succeed
+    later.
     """
 
     def append(

@@ -94,11 +94,12 @@ class Recovered(NamedTuple):
 
     Attributes:
         record: the job's record as it was; what ran runs, see `core.commits.unfinished`.
-        slots: the slots of the flow, as it is, in the order in which the facts after the snapshot count them.
+        slots: the slots of the flow, as it is, in the order in which the facts after the snapshot count them; the names
+            of those that it lacks.
     """
 
     record: JobRecord
-    slots: list[SlotPlan]
+    slots: list[SlotPlan | str]
 
 
 def read_snapshot(body: bytes, values: Reader) -> dict[str, Any]:
@@ -187,14 +188,14 @@ def _state_of(form: dict[str, Any], schema: Any, values: Reader, shared: Mapping
         raise LoadError(f"{values.subject} was saved without a state_schema: {error}") from error
 
 
-def _slots_of(shape: Any, plan: Plan, parts: PartReader) -> list[SlotPlan]:
-    """Return the slots in the order in which a shape has them."""
+def _slots_of(shape: Any, plan: Plan, parts: PartReader) -> list[SlotPlan | str]:
+    """Return the slots in the order in which a shape has them, and the names of those that are gone."""
     shapes = parts.shapes
-    found = []
+    found: list[SlotPlan | str] = []
     for row in shapes.take(shapes.check(shape, "the shape of the flow", dict), "slots", list):
         routine_id, name, *_ = parts.row(row, 4, "a slot in the shape of the flow")
         node = plan.nodes.get(parts.text(routine_id, "a routine id"))
-        if node is None or name not in node.slots:
-            raise shapes.problem(f"the flow lacks slot '{routine_id}.{name}'")
-        found.append(node.slots[name])
+        name = parts.text(name, "the name of a slot")
+        gone = node is None or name not in node.slots
+        found.append(f"{routine_id}.{name}" if node is None or gone else node.slots[name])
     return found

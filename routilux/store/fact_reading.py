@@ -5,7 +5,7 @@ What they are made of may come from anywhere: every part is checked before it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -36,7 +36,7 @@ class FactReader(PartReader):
         epoch: what the clock of this process shows less than UTC, in nanoseconds.
     """
 
-    def __init__(self, plan: Plan, slots: list[SlotPlan], values: Reader, epoch: int) -> None:
+    def __init__(self, plan: Plan, slots: Sequence[SlotPlan | str], values: Reader, epoch: int) -> None:
         super().__init__(values, epoch)
         self.plan = plan
         self.slots = slots
@@ -72,6 +72,8 @@ class FactReader(PartReader):
         self.known_keys(form, TURN_KEYS, f"a fact of kind {kind!r}")
         slots = self.slots
         slot = slots[self.shapes.places([self._take(form, "slot", int)], len(slots), "'slot'")[0]]
+        if isinstance(slot, str):
+            raise self.shapes.problem(f"the flow lacks slot {slot!r}, of which there are facts")
         at = self._at(form)
         needed, method = OUTCOMES[kind]
         outcome = form.get("outcome")

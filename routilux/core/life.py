@@ -1,0 +1,86 @@
+"""How a job is ended, or taken up again, from outside its turns: transitions like those in `machine`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .job_record import Activation, JobRecord
+from .machine import change, complete, drop, enqueue, fail, forget_failed_step, remember, renamed, settle
+from .records import ErrorRecord
+from .scheduling import list_waiting
+from .status import JobStatus
+
+GivenUp = tuple[Activation, tuple[Any, ...]]
+
+
+def failed(record: JobRecord, error: ErrorRecord, at: int) -> list[GivenUp]:
+    """Fail the job as a whole; activations that run are `given_up`."""
+    fail(record, error, at)
+    record.errors.append(error)
+    return given_up(record, error, at)
+
+
+def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None = None) -> list[GivenUp]:
+    """Stop waiting for activations that run, all or those of one owner, in a job that is not open any more.
+
+    Returns them, each with the history's entry for it.
+    """
+    found = []
+    for activation in list(record.running.values()):
+        if owner is None or activation.owner == owner:
+            found.append((activation, give_up(record, activation, error, at)))
+    return found
+
+
+def give_up(record: JobRecord, activation: Activation, error: ErrorRecord, at: int) -> tuple[Any, ...]:
+    """Stop waiting for an activation that runs, and return the history's entry for it."""
+    spent = at - activation.started
+    entry = remember(record, activation, "failed", spent, error)
+    if not record.closed:
+        record.stopped.append(activation.later(spent) if record.durable else activation.anew())
+    return entry
+
+
+def resumed(record: JobRecord, at: int) -> None:
+    """Go on with a paused job, or take up a failed one: what failed it runs again, before what is queued."""
+    failed_before, finished_before = record.status is JobStatus.FAILED, record.closed
+    change(record, JobStatus.RUNNING)
+    record.reason = ""
+    if finished_before:
+        complete(record, at)
+        return
+    if failed_before:
+        _revive(record)
+    for event, data, isolate, origin in record.deferred:
+        for route in event.routes:
+            payload = data if route.rename is None else renamed(data, route.rename)
+            enqueue(record, route.slot, payload, isolate, at, origin)
+    record.deferred.clear()
+    list_waiting(record)
+    if not record.queued and not record.running and not record.retrying:
+        settle(record, at)
+
+
+def _revive(record: JobRecord) -> None:
+    """Begin another life of a failed job, in which no turn of the last one has a ticket."""
+    record.life += 1
+    record.finished = record.failure = None
+    record.ready.clear()
+    record.on_loop.clear()
+    for mailbox in record.mailboxes:
+        mailbox.tickets = 0
+    for activation in record.retrying.values():
+        record.mailboxes[activation.slot.mailbox].tickets += 1
+    for activation in reversed(record.stopped):
+        forget_failed_step(record, activation.delivery.id)
+        record.mailboxes[activation.slot.mailbox].resumed.appendleft(activation)
+    record.queued += len(record.stopped)
+    record.stopped.clear()
+
+
+def cancelled(record: JobRecord, reason: str, at: int) -> None:
+    """Cancel the job: drop what is queued, and what running handlers have not committed."""
+    change(record, JobStatus.CANCELLED)
+    record.reason = reason
+    record.finished = at
+    drop(record)
