@@ -671,7 +671,7 @@ def test_recovery_with_a_flow_that_has_more_beside_passes():
 
 
 def test_recovery_without_a_routine_that_the_job_has_not_used_can_be_allowed():
-    lives, engine = changed(partial(waiting_flow, more=["aside"]), waiting_flow)
+    _, engine = changed(partial(waiting_flow, more=["aside"]), waiting_flow)
     with pytest.raises(RecoveryError, match="gone"):
         engine.recover()
     [state] = engine.recover(allow_changes=True)
@@ -825,17 +825,6 @@ def test_j7_a_former_owner_is_refused_when_another_has_taken_over():
 # --- children that are quick ----------------------------------------------------------------------------------------
 
 
-class Prompt(Flow):
-    """A flow whose jobs have ended, and told the job that started them, before that goes on."""
-
-    told = None
-
-    def begin_child(self, parent, invocation, job_id):
-        child = super().begin_child(parent, invocation, job_id)
-        assert self.told.wait(SOON)
-        return child
-
-
 @pytest.mark.parametrize("durable", [False, True])
 def test_j6_a_child_that_ends_before_it_is_waited_for_is_heard_of(monkeypatch, durable):
     told = threading.Event()
@@ -850,8 +839,15 @@ def test_j6_a_child_that_ends_before_it_is_waited_for_is_heard_of(monkeypatch, d
     monkeypatch.setattr(jobs, "tell_parent", telling(jobs.tell_parent))
     monkeypatch.setattr(Keeping, "tell_parent", telling(Keeping.tell_parent))
     engine = Engine(store=MemoryStore()) if durable else Engine()
-    child = Prompt("child", engine=engine)
-    child.told = told
+    begin = jobs.Jobs.begin_child
+
+    def begin_and_end(self, *arguments):
+        made = begin(self, *arguments)
+        assert told.wait(SOON)
+        return made
+
+    monkeypatch.setattr(jobs.Jobs, "begin_child", begin_and_end)
+    child = Flow("child", engine=engine)
     child.add_routine(Plain(lambda ctx, n: ctx.finish(n + 1)), "only")
 
     class Parent(Routine):

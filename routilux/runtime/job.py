@@ -425,7 +425,7 @@ class Job(Crew):
 
     def begin_child(self, invocation: Any, job_id: str) -> None:
         """Start a job that one of this job's handlers has invoked, unless it was started before."""
-        child = invocation.flow.begin_child(self, invocation, job_id)
+        child = invocation.flow._jobs.begin_child(self, invocation, job_id)
         with self.lock:
             self.children = [*(each for each in self.children if each() is not None), weakref.ref(child)]
 

@@ -256,7 +256,7 @@ def invoke_and_wait(turn: Stepping, name: str, invocations: Sequence[Invocation]
     results = []
     for each, child in zip(invocations, keys, strict=True):
         try:
-            results.append(result_of(each, child, point.arrived[child]))
+            results.append(result_of(each, child, point.arrived[child], durable=turn.job.record.durable))
         except ExecutionError as error:
             message = f"{where}: job {child!r} of flow {each.flow.flow_id!r} {error}"
             raise StepExecutionError(message, name, 1) from rebuilt(error.__cause__ or error)
