@@ -243,6 +243,8 @@ def unfinished(record: JobRecord) -> None:
 
 def status_after(record: JobRecord, activation: Activation | None, fact: Any) -> JobStatus | None:
     """Return the status that a job will have when a fact is in its record, None when it stays as it is."""
+    if fact.__class__ is Resumed:
+        return _after_resuming(record)
     if fact.__class__ is not Committed or activation is None:
         return FIXED.get(fact.__class__)
     status, kind = record.status, fact.kind
@@ -267,9 +269,18 @@ def status_after(record: JobRecord, activation: Activation | None, fact: Any) ->
     return JobStatus.PAUSED if later else JobStatus.COMPLETED
 
 
+def _after_resuming(record: JobRecord) -> JobStatus:
+    """Return the status of a paused or failed job that goes on: one with nothing left to do ends with that."""
+    if record.closed:
+        return JobStatus.COMPLETED
+    emitted = any(held.event.routes for held in record.deferred)
+    if emitted or record.stopped or record.queued or record.running or record.retrying:
+        return JobStatus.RUNNING
+    return JobStatus.WAITING if record.waiting else JobStatus.COMPLETED
+
+
 FIXED: dict[type, JobStatus] = {
     Paused: JobStatus.PAUSED,
-    Resumed: JobStatus.RUNNING,
     Cancelled: JobStatus.CANCELLED,
     Failed: JobStatus.FAILED,
 }

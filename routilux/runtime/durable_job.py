@@ -32,7 +32,7 @@ from ..core.records import (
     Wrote,
 )
 from ..core.status import JobStatus, check_change
-from ..errors import JobTimeoutError, StaleWriterError, StateError, StoreError
+from ..errors import ExecutionError, JobTimeoutError, StaleWriterError, StateError, StoreError
 from ..graph.schema import size_of
 from ..store.base import JobHead
 from ..store.fact_writing import FactWriter
@@ -61,6 +61,9 @@ class Keeper(Protocol):
 
     def awake(self, job: Any) -> None:
         """Somebody works for a job, or will."""
+
+    def begun(self, job: Any) -> None:
+        """A job that was restored is about to be in the store."""
 
     def begun_to_wait(self, parent: Any, children: tuple[str, ...]) -> None:
         """A job has begun to wait for others."""
@@ -139,6 +142,8 @@ class DurableJob(Job):
         """
         if self.halted is not None:
             raise self.halted
+        if not self.journal.last:
+            self._begin()
         turn = fact.__class__ is Committed
         sizes = self._grown(fact) if not turn or fact.batch.writes else None  # type: ignore[union-attr]
         body = self._facts.write(fact, self._shared)
@@ -154,6 +159,17 @@ class DurableJob(Job):
             self.head = head
         if sizes is not None:
             self._sizes = sizes
+
+    def _begin(self) -> None:
+        """Put a job that was restored from a file into the store."""
+        self._keeper.begun(self)
+        try:
+            self.journal.append((self._snapshot(self),), self.head)
+        except StaleWriterError as error:
+            raise ExecutionError(
+                f"{self.subject} was loaded from a file, and the store has a job with this id already; go on with that "
+                f"one: engine.get({self.record.job_id!r})"
+            ) from error
 
     def _shared(self) -> dict[str, Any]:
         return self.record.shared
@@ -325,7 +341,7 @@ class DurableJob(Job):
         with self.commits:
             self.check_resumable()
             self.keep(Resumed(self.now()))
-            self._keeper.hold(self)
+            self._keeper.hold(self)  # it was let go of if it had failed
             super().resume()
 
     def cancel(self, reason: str) -> None:
@@ -361,6 +377,7 @@ class DurableJob(Job):
 
     def expire(self, timeout: float) -> None:
         """See `Job.expire`."""
+        self._keeper.awake(self)
         with self.commits:
             described = describe(JobTimeoutError(f"not ended within {timeout:g} seconds"))
             self._keep_given_up(described, lambda activation: True)
@@ -379,7 +396,7 @@ class DurableJob(Job):
             thread, described = threading.get_ident(), describe(error)
             try:
                 self._keep_given_up(described, lambda activation: activation.owner in (thread, 0))
-                if self.record.status is JobStatus.RUNNING:
+                if self.record.status in (JobStatus.RUNNING, JobStatus.WAITING):
                     self.keep(Failed(described, self.now()))
             except StoreError:
                 pass

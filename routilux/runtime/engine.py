@@ -235,13 +235,19 @@ class Engine(SharedThreads):
         """Remove jobs that have ended from the store, and return how many.
 
         Args:
-            older_than: those that ended longer ago than this (a timedelta, or seconds).
+            older_than: those that ended longer ago than this (a timedelta, or seconds); with ``keep`` alone, none.
             keep: of the others, those that are not among the last so many.
+
+        Raises:
+            DeclarationError: for a number that is out of range.
+            StoreError: when the store cannot do it.
         """
         keeping = self._kept("prune()")
         age = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
         real(age, "prune: older_than", 0.0)
-        before = keeping.now() - age if age else 0.0
+        if keep is not None:
+            whole(keep, "prune: keep", 0)
+        before = keeping.now() - age if age or keep is None else 0.0
         return keeping.store.prune(("completed", "failed", "cancelled"), before, keep)  # type: ignore[no-any-return]
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -253,9 +259,14 @@ class Engine(SharedThreads):
 
         Args:
             timeout: how many seconds to wait for handlers at the most; what they do afterwards is refused.
+
+        Raises:
+            ContextError: inside a handler of one of the jobs.
         """
         if self._closed:
             return
+        if self.keeping is not None:
+            self.keeping.refuse_inside("Engine: close()")
         self._closed = True
         if self.keeping is not None:
             self.keeping.close(timeout)

@@ -144,7 +144,7 @@ class Jobs:
         if engine.keeping is not None:
             started(record, entry, payload, isolate, clock.monotonic_ns())
             kept: Job = engine.keeping.begin(flow, record, owned)
-            if owned and kept.elsewhere is None and not kept.record.status.ended:
+            if owned and kept.record is record:
                 self.count(kept)
             return kept
         job = self.job_for(record, engine)
@@ -211,7 +211,11 @@ class Jobs:
 
     def restored(self, document: Any, name: str, serializer: Serializer | None) -> JobState:
         """Return a job that was saved; ``name`` is what the document is called in errors. It does not run."""
-        return JobState(self.job_for(load_record(self._flow, document, name, serializer)))
+        record = load_record(self._flow, document, name, serializer)
+        keeping = self._flow.engine.keeping
+        if keeping is None or record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED):
+            return JobState(self.job_for(record))
+        return JobState(keeping.restored(self._flow, record))
 
     def job_of(self, job_state: object) -> Job:
         """Return the job that a handle stands for. Raises ExecutionError unless it is one of this flow."""

@@ -7,6 +7,7 @@ as the engine is open.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -25,7 +26,14 @@ from ..core.job_record import JobRecord
 from ..core.points import Answered, Published, Wait
 from ..core.scheduling import list_waiting
 from ..core.status import JobStatus
-from ..errors import ExecutionError, PoisonError, RecoveryError, RoutiluxError, StaleWriterError, StoreError
+from ..errors import (
+    ExecutionError,
+    PoisonError,
+    RecoveryError,
+    RoutiluxError,
+    StaleWriterError,
+    StoreError,
+)
 from ..graph.compatibility import differences, fingerprint, shape_of
 from ..store.base import Claimed, FactStore, Inbox, JobHead
 from ..store.documents import read_snapshot, recovered, snapshot_document
@@ -40,6 +48,7 @@ from .dispatcher import make_loop
 from .durable_job import DurableJob
 from .durable_turn import DurableTurn
 from .foreign_job import ForeignJob
+from .holding import refuse_inside, refuse_on_loop
 from .invoking import answer_of
 from .job import PARENT_CANCELLED, Job
 from .processes import is_dead, owner_name
@@ -48,6 +57,8 @@ from .write_behind import WriteBehind
 
 __all__ = ["Keeping", "WriteBehind"]
 
+logger = logging.getLogger("routilux")
+WAKE_AGAIN = 1_000_000_000  # nanoseconds, after which a job that could not be read when it was due is read again
 UNFINISHED = ("pending", "running", "waiting", "paused")
 RESUMABLE = (*UNFINISHED, "failed")
 FATAL_DEATHS = 3  # after one death fewer a job is run alone
@@ -153,7 +164,7 @@ class Keeping:
         try:
             journal.append([self._document(flow, record, origin)], head)
         except StaleWriterError:
-            return self._existing(flow, record.job_id, origin)
+            return self._existing(flow, record.job_id, origin, owned)
         if not owned:
             return self._elsewhere(flow, record)
         job = self.adopt(flow, record, journal, head, origin)
@@ -161,7 +172,7 @@ class Keeping:
         job.note_began()
         return job
 
-    def _existing(self, flow: Any, job_id: str, origin: str) -> Job:
+    def _existing(self, flow: Any, job_id: str, origin: str, owned: bool) -> Job:
         where = f"flow {flow.flow_id!r}: job {job_id!r}"
         head = self.head_of(job_id)
         if head.flow_id != flow.flow_id:
@@ -172,7 +183,9 @@ class Keeping:
                 f"{where} was started before, with another payload, entry or initial state; give the new job an id of "
                 f"its own, or start it with what it was started with to get its state"
             )
-        live = self.find(job_id)
+        if owned and not JobStatus(head.status).ended and not self.runs_here(job_id):
+            self.recover(jobs=[job_id])  # its process has died, or nobody has taken it yet
+        live = self.here(job_id)
         return live if live is not None else self._elsewhere(flow, loaded.record)
 
     def _document(self, flow: Any, record: JobRecord, origin: str) -> bytes:
@@ -207,8 +220,22 @@ class Keeping:
         )
         return job
 
+    def restored(self, flow: Any, record: JobRecord) -> DurableJob:
+        """Return the job of a record that was saved to a file; the store has it once something is kept of it."""
+        now = self.now()
+        head = JobHead(record.job_id, flow.flow_id, str(record.status), now, now, self.owner, 1)
+        return self.adopt(flow, record, Journal(self.store, record.job_id, 1), head, "a file")
+
+    def begun(self, job: DurableJob) -> None:
+        """Hold a job that was restored, and is about to be in the store."""
+        if self._renewing is None:
+            self.claim([])
+        if not job.record.status.ended:
+            self.hold(job)
+
     def _elsewhere(self, flow: Any, record: JobRecord) -> Job:
         """Return a job that does not run here."""
+        unfinished(record)
         job: Job = flow._jobs.job_for(record, self.engine, ForeignJob)
         return job
 
@@ -251,13 +278,16 @@ class Keeping:
             dues = [wait.due for wait in waits if wait.due is not None]
             timer: Timer | None = None
             if dues:
-                wake = partial(self.engine.committers.submit, partial(self.find, job_id))
+                wake = partial(self.engine.committers.submit, partial(self._wake, job_id))
                 timer = self.engine.timers.at(min(dues), wake)
             self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer)
         job.flow._jobs.forget(job)
 
     def awake(self, job: DurableJob) -> None:
         """Keep a job that sleeps, because somebody works for it."""
+        if job.record.job_id not in self.sleepers:
+            return
+        job.flow._jobs.count(job)  # which its flow refuses when it was shut down
         with self._lock:
             sleeper = self.sleepers.pop(job.record.job_id, None)
             if sleeper is None:
@@ -265,21 +295,25 @@ class Keeping:
             if sleeper.timer is not None:
                 sleeper.timer.cancel()
             self.held[job.record.job_id] = job
-        job.flow._jobs.count(job)
         job.go_on()
+
+    def _wake(self, job_id: str) -> None:
+        """Wake a job whose time has come; while the store cannot be read, try again."""
+        try:
+            self.find(job_id)
+        except StoreError:
+            if not self.engine.closing.is_set():
+                again = partial(self.engine.committers.submit, partial(self._wake, job_id))
+                self.engine.timers.at(self.engine.clock.monotonic_ns() + WAKE_AGAIN, again)
+        except RoutiluxError as error:
+            logger.warning("job %r, whose time has come, cannot go on: %s", job_id, error)
 
     def find(self, job_id: str) -> DurableJob | None:
         """Return a job that runs here, after waking it when it sleeps; None when it does not run here."""
         with self._waking:
-            sleeper = self.sleepers.get(job_id)
-            if sleeper is None:
-                return self.held.get(job_id)
-            job = self.live.get(job_id)
+            job = self._asleep(job_id)
             if job is None:
-                loaded = self.load(sleeper.flow, sleeper.head, allow_changes=True)
-                unfinished(loaded.record)
-                job = self.adopt(sleeper.flow, loaded.record, loaded.journal, sleeper.head, loaded.origin)
-                self.live[job_id] = job
+                return self.held.get(job_id)
             self.awake(job)
             return job
 
@@ -308,6 +342,23 @@ class Keeping:
                 self.store.let_go(self.owner, left)
             except StoreError:  # the lease runs out by itself
                 pass
+
+    def here(self, job_id: str) -> DurableJob | None:
+        """Return a job that runs here, or rests and is in memory, without waking it; None when there is none."""
+        with self._waking:
+            job = self.live.get(job_id)
+            return job if job is not None and job.halted is None else self._asleep(job_id)
+
+    def _asleep(self, job_id: str) -> DurableJob | None:
+        """Return a job that sleeps here. The caller holds ``_waking``."""
+        sleeper = self.sleepers.get(job_id)
+        job = self.live.get(job_id) if sleeper is not None else None
+        if sleeper is not None and job is None:
+            loaded = self.load(sleeper.flow, sleeper.head, allow_changes=True)
+            unfinished(loaded.record)
+            job = self.adopt(sleeper.flow, loaded.record, loaded.journal, sleeper.head, loaded.origin)
+            self.live[job_id] = job
+        return job
 
     # --- telling others -----------------------------------------------------------------------------------------------
 
@@ -505,12 +556,13 @@ class Keeping:
 
     def get(self, job_id: str) -> Job:
         """Return a job: the one that runs here, or one as the store has it."""
-        job = self.live.get(job_id)
-        return job if job is not None and job.halted is None else self.foreign(self.head_of(job_id))
+        job = self.here(job_id)
+        return job if job is not None else self.foreign(self.head_of(job_id))
 
     def is_final(self, job_id: str) -> bool:
-        """Whether a job has ended, and cannot be resumed."""
-        return any(head.status in ("completed", "cancelled") for head in self.store.heads(job_id=job_id))
+        """Whether a job has ended and cannot be resumed, or is gone."""
+        heads = self.store.heads(job_id=job_id)
+        return not heads or heads[0].status in ("completed", "cancelled")
 
     def seen_here(self, job_id: str) -> Job | None:
         """Return a job that runs here, or what one that sleeps here looks like, without waking it."""
@@ -579,6 +631,12 @@ class Keeping:
         store.send(messages)
 
     # --- the end ------------------------------------------------------------------------------------------------------
+
+    def refuse_inside(self, what: str) -> None:
+        """Raise ContextError inside a handler or listener of a job that runs here."""
+        refuse_on_loop(what)
+        for job in list(self.held.values()):
+            refuse_inside(job, what)
 
     def close(self, timeout: float | None) -> None:
         """Let handlers return, start no more, and let go of all jobs."""
