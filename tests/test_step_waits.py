@@ -78,7 +78,9 @@ def test_a_wait_takes_as_long_as_it_says(made, parts):
     assert len(runs) == 2
 
 
-@pytest.mark.parametrize("when", [datetime(1969, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)])
+@pytest.mark.parametrize(
+    "when", [datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)]
+)
 def test_a_time_that_is_past_is_no_wait(made, when):
     @made
     async def program(ctx):
@@ -120,15 +122,34 @@ def test_a_span_of_time_is_a_number_from_zero(made, parts):
         program.run()
 
 
-def test_a_span_may_be_longer_than_any_life(made):
+@pytest.mark.parametrize("parts", [{"days": 40_000}, {"days": 3e9}, {"hours": 500_000, "days": 20_000}])
+def test_a_span_is_a_century_at_the_most(made, parts):
     @made
     async def program(ctx):
-        await ctx.step.wait_for("nap", days=1e6)
+        await ctx.step.wait_for("nap", **parts)
+
+    with pytest.raises(DeclarationError, match="step 'nap': the span, in seconds, must be"):
+        program.run()
+
+
+def test_a_span_may_be_longer_than_most_lives(made):
+    @made
+    async def program(ctx):
+        await ctx.step.wait_for("nap", days=36_000)
 
     state = program.start()
     while state.status != "waiting":
         threading.Event().wait(0.001)
     program.flow.cancel(state)
+
+
+def test_a_time_is_at_most_a_century_away(made):
+    @made
+    async def program(ctx):
+        await ctx.step.wait_until("then", datetime(9999, 1, 1, tzinfo=UTC))
+
+    with pytest.raises(StepError, match=r"step 'then': 9999-01-01.* is more than a hundred years away"):
+        program.run()
 
 
 # --- events ----------------------------------------------------------------------------------------------------------

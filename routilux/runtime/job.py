@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..core.commits import answered, is_over
+from ..core.commits import answered, go_on, is_over
 from ..core.copying import copy_payload, copy_value
 from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
@@ -123,10 +123,7 @@ class Job(Crew):
     @property
     def moves(self) -> bool:
         """Whether a waiting job will go on without anybody outside doing something, at some time."""
-        waits = [activation.wait for activation in self.record.waiting.values()]
-        return any(
-            self.engine.moves(wait.jobs) if wait.jobs else wait.topic is None for wait in waits if wait is not None
-        )
+        return go_on([activation.wait for activation in self.record.waiting.values()], self.engine.moves)
 
     def note(self, fact: Fact, activation: Activation | None = None, detail: Any = None) -> None:
         """Have listeners told of a fact, soon. The caller holds the lock, and tells after leaving it."""

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic_core import to_json
 
-from ..core.commits import unfinished
+from ..core.commits import go_on, unfinished
 from ..core.fold import apply
 from ..core.job_record import JobRecord
-from ..core.points import Answered, Published
+from ..core.points import Answered, Published, Wait
 from ..core.scheduling import list_waiting
 from ..core.status import JobStatus
 from ..errors import ExecutionError, PoisonError, RecoveryError, RoutiluxError, StaleWriterError, StoreError
@@ -62,11 +62,11 @@ class Loaded(NamedTuple):
 
 
 class Sleeper(NamedTuple):
-    """A job that waits, of which nothing else is in memory: for which events, and the timer that wakes it."""
+    """A job that waits, of which nothing else is in memory: for what, and the timer that wakes it."""
 
     flow: Any
     head: JobHead
-    topics: tuple[str, ...]
+    waits: tuple[Wait, ...]
     timer: Timer | None
 
 
@@ -251,8 +251,7 @@ class Keeping:
             if dues:
                 wake = partial(self.engine.committers.submit, partial(self.find, job_id))
                 timer = self.engine.timers.at(min(dues), wake)
-            topics = tuple(wait.topic for wait in waits if wait.topic is not None)
-            self.sleepers[job_id] = Sleeper(job.flow, job.head, topics, timer)
+            self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer)
         job.flow._jobs.forget(job)
 
     def awake(self, job: DurableJob) -> None:
@@ -326,8 +325,13 @@ class Keeping:
 
     def moves(self, jobs: tuple[str, ...]) -> bool:
         """Whether one of these jobs will go on by itself."""
-        found = [self.live.get(job_id) for job_id in jobs]
-        return any(job is None or not job.at_rest or job.record.status.ended for job in found)
+        return any(self._moves(job_id) for job_id in jobs)
+
+    def _moves(self, job_id: str) -> bool:
+        job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
+        if job is not None:
+            return not job.at_rest or job.record.status.ended
+        return sleeper is None or go_on(sleeper.waits, self.moves)
 
     # --- finding again ------------------------------------------------------------------------------------------------
 
@@ -483,7 +487,8 @@ class Keeping:
             job = self.find(job_id)
             here, heads = ([job], []) if job is not None else ([], [self.head_of(job_id)])
         else:
-            asleep = [self.find(name) for name, each in list(self.sleepers.items()) if topic in each.topics]
+            sleepers = list(self.sleepers.items())
+            asleep = [self.find(name) for name, each in sleepers if any(wait.topic == topic for wait in each.waits)]
             here = [job for job in list(self.held.values()) if job.awaits(topic)]
             here += [job for job in asleep if job is not None and job not in here]
             heads = [head for head in self.store.heads(statuses=UNFINISHED) if not self.runs_here(head.job_id)]
