@@ -15,7 +15,7 @@ from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options, payload_of
-from .runtime.dispatcher import rest, run_to_rest, wait, wait_for_rest
+from .runtime.dispatcher import leave, rest, run_to_rest, wait, wait_for_rest
 from .runtime.engine import Engine, default_engine
 from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
@@ -257,6 +257,7 @@ class Flow(Graph):
     def shutdown(self, *, cancel: bool = False) -> None:
         """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.
 
+        A job in a store that waits, for a time or an event, is not waited for: it goes on when an engine recovers it.
         No job can be started afterwards. With ``cancel``, the jobs are cancelled first, so that only handlers that run
         are waited for. A second call does nothing.
 
@@ -271,10 +272,15 @@ class Flow(Graph):
         for job in self._jobs.running():
             if cancel:
                 job.cancel_unless_ended("the flow was shut down")
-            wait_for_rest(job, None)
+            if job.record.durable:
+                leave(job)
+            else:
+                wait_for_rest(job, None)
         try:
             self.resources.close()
         finally:
+            if self.engine.keeping is not None:
+                self.engine.keeping.leave(self)
             self.engine.release(self)
 
     def __enter__(self) -> Flow:

@@ -136,6 +136,20 @@ def wait_for_rest(job: Job, timeout: float | None) -> bool:
     return job.at_rest and job.record.status.ended
 
 
+def leave(job: Job) -> None:
+    """Wait until a job in a store has come to rest, or waits for whatever it may be."""
+    refuse_inside(job, "shutdown()")
+    bell = threading.Event()
+    with job.lock:
+        if not (job.at_rest or job.record.status is JobStatus.WAITING):
+            job.leavers.append(bell)
+            job.call()
+        else:
+            bell.set()
+    with job.engine.pool.sleeping():
+        bell.wait()
+
+
 def lend(job: Job) -> None:
     """Work for a job on the calling thread until the job has come to rest.
 

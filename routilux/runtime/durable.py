@@ -29,6 +29,11 @@ from .state_writes import Area
 NO_POINTS: list[Point] = []
 NOTHING: dict[str, Any] = {}
 
+REPLAYING = (
+    "up to its last step or wait, a handler must do the same things in the same order when it runs again: take times, "
+    "random values and ids from ctx.step, and keep the order of steps when the code changes while jobs wait"
+)
+
 
 class Durable(Committing):
     """What turns of durable jobs have in common on threads and on the event loop.
@@ -287,9 +292,7 @@ class Durable(Committing):
             assert self.activation is not None
             error = ReplayError(
                 f"{self.where(self.activation.slot)}: the handler came to {_spelled(kind, name)} where it had come to "
-                f"{_spelled(point.kind, point.name)} before; up to its last step or wait, a handler must do the same "
-                f"things in the same order when it runs again: take times, random values and ids from ctx.step, and "
-                f"keep the order of steps when the code changes while jobs wait"
+                f"{_spelled(point.kind, point.name)} before; {REPLAYING}"
             )
             self.refused = error
             raise error
@@ -431,6 +434,9 @@ class Durable(Committing):
         if waits_for is not None:
             error = None  # the handler was left, which is none
         error = self.refused or error
+        if self.replaying and self.refused is None:
+            self.drop()  # it was committed before
+            error = error or self._too_short(activation)
         if error is None:
             try:
                 if waits_for is None:
@@ -450,6 +456,13 @@ class Durable(Committing):
         name, wait = waits_for
         outcome = (wait, at - activation.started - self.nested)
         self._commit_fact(activation, "wait", name, outcome, self._reads())
+
+    def _too_short(self, activation: Activation) -> ReplayError:
+        point = self.points[self.place]
+        return ReplayError(
+            f"{self.where(activation.slot)}: the handler came to its end where it had come to "
+            f"{_spelled(point.kind, point.name)} before; {REPLAYING}"
+        )
 
     def _end(self, activation: Activation, status: str, at: int, error: ErrorRecord | None, stop: bool = False) -> None:
         spent = at - activation.started - self.nested

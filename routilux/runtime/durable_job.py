@@ -56,6 +56,9 @@ class Keeper(Protocol):
     def put_to_sleep(self, job: Any) -> None:
         """A job waits, and nobody works for it."""
 
+    def hold(self, job: Any) -> None:
+        """A job runs here, perhaps again."""
+
     def awake(self, job: Any) -> None:
         """Somebody works for a job, or will."""
 
@@ -322,6 +325,7 @@ class DurableJob(Job):
         with self.commits:
             self.check_resumable()
             self.keep(Resumed(self.now()))
+            self._keeper.hold(self)
             super().resume()
 
     def cancel(self, reason: str) -> None:

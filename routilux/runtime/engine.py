@@ -275,12 +275,9 @@ class Engine(SharedThreads):
         """Whether one of these jobs, for which another one waits, will go on by itself."""
         return True if self.keeping is None else self.keeping.moves(jobs)
 
-    def job_known(self, job_id: str) -> Any:
-        """Return a job in the store, None when it is not there (any more); of jobs without a store, none is known."""
-        try:
-            return None if self.keeping is None else self.keeping.get(job_id)
-        except ExecutionError:
-            return None
+    def job_here(self, job_id: str) -> Any:
+        """Return a job that runs in this process, if it is known; of jobs without a store, it is not."""
+        return None if self.keeping is None else self.keeping.seen_here(job_id)
 
     def flushed(self) -> None:
         """Wait until everything that was committed is in the store. Raises StoreError when it could not be written."""

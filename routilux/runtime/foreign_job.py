@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ..core.records import Logged, Wrote
+from ..core.status import JobStatus, check_change
 from ..errors import ExecutionError
 from ..store.values import Writer
 from .job import Job
@@ -34,20 +35,23 @@ class ForeignJob(Job):
             if left <= 0 or self.engine.closing.wait(left):
                 return
 
-    def _send(self, **what: Any) -> None:
+    def _send(self, then: JobStatus, **what: Any) -> None:
+        """Ask whoever runs the job for a change. Raises StatusError when it has ended and cannot change so."""
+        if self.engine.keeping.refresh(self):
+            check_change(f"flow {self.plan.flow_id!r}: job {self.record.job_id!r}", self.record.status, then)
         self.engine.keeping.tell(self.record.job_id, **what)
 
     def pause(self, reason: str) -> None:
         """Have whoever runs the job pause it."""
-        self._send(do="pause", reason=reason)
+        self._send(JobStatus.PAUSED, do="pause", reason=reason)
 
     def resume(self) -> None:
         """Have whoever runs the job resume it."""
-        self._send(do="resume")
+        self._send(JobStatus.RUNNING, do="resume")
 
     def cancel(self, reason: str) -> None:
         """Have whoever runs the job cancel it."""
-        self._send(do="cancel", reason=reason)
+        self._send(JobStatus.CANCELLED, do="cancel", reason=reason)
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Leave the job alone: it is another process's to cancel when that ends."""

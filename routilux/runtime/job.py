@@ -1,7 +1,8 @@
 """A job in this process: its record, the lock around it, and its life.
 
-All that is here changes under ``lock``. One who only watches for the end is in ``watchers``; one who holds the job
-still, and waits for its handlers first, is in ``savers``. For the others see `crew`.
+All that is here changes under ``lock``. One who only watches for the end is in ``watchers``, one who leaves as soon as
+the job waits in ``leavers``; one who holds the job still, and waits for its handlers first, is in ``savers``. For the
+others see `crew`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Job(Crew):
         self.now = engine.clock.monotonic_ns
         self.watchers: list[Bell] = []
         self.savers: list[Bell] = []
+        self.leavers: list[Bell] = []
         self.tasks_told = False  # that the job is closed
         self.notices = Notices(hooks.tell)
         self._noted_status = record.status
@@ -101,6 +103,8 @@ class Job(Crew):
                     saver.set()
                 if self.at_rest:
                     self._rest()
+                elif record.status is JobStatus.WAITING:
+                    ring(self.leavers)
         elif self.pressed or self.easing:
             enough, stuck = record.queued <= self.enough_room, self.stuck
             if enough or stuck or record.ready:
@@ -191,6 +195,7 @@ class Job(Crew):
             self.engine.timers.prune()
         ring(self.idle)
         ring(self.watchers)
+        ring(self.leavers)
         self.hooks.on_rest(self)
 
     # --- retries, pausing and going on --------------------------------------------------------------------------

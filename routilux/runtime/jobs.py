@@ -183,6 +183,12 @@ class Jobs:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet."""
         job = self.job_of(job_state)
         self._check_not_shut_down()
+        if job.elsewhere is not None:
+            found: Job = job.engine.keeping.taken_over(job)
+            if found.elsewhere is not None:
+                found.resume()
+                return found
+            job = found
         new = self.count(job)
         job.variables = callers_variables()
         try:

@@ -49,6 +49,7 @@ from .write_behind import WriteBehind
 __all__ = ["Keeping", "WriteBehind"]
 
 UNFINISHED = ("pending", "running", "waiting", "paused")
+RESUMABLE = (*UNFINISHED, "failed")
 FATAL_DEATHS = 3  # after one death fewer a job is run alone
 
 
@@ -93,6 +94,7 @@ class Keeping:
         self.held: dict[str, DurableJob] = {}
         self.sleepers: dict[str, Sleeper] = {}
         self.suspects: list[DurableJob] = []
+        self._alone: DurableJob | None = None  # the suspect that has run last
         self._waking = threading.Lock()
         self.process = os.getpid()
         self._lock = threading.Lock()
@@ -111,7 +113,7 @@ class Keeping:
         dead = set()
         if jobs:
             wanted = set(jobs)
-            owners = {head.owner for head in self.store.heads(statuses=UNFINISHED) if head.job_id in wanted}
+            owners = {head.owner for head in self.store.heads(statuses=RESUMABLE) if head.job_id in wanted}
             dead = {owner for owner in owners if owner is not None and is_dead(owner)}
         return self.store.claim(self.owner, now + self.lease, now, jobs, sorted(dead))
 
@@ -281,6 +283,31 @@ class Keeping:
             self.awake(job)
             return job
 
+    def leave(self, flow: Any) -> None:
+        """Let go of the jobs of a flow that was shut down, so that they can go on elsewhere."""
+        flow_id = flow.flow_id
+        closed = ExecutionError(
+            f"flow {flow_id!r} was shut down; an engine with the same store can recover the job with a new Flow"
+        )
+        with self._lock:
+            sleepers = [job_id for job_id, sleeper in self.sleepers.items() if sleeper.flow is flow]
+            for job_id in sleepers:
+                timer = self.sleepers.pop(job_id).timer
+                if timer is not None:
+                    timer.cancel()
+            held = [job for job in self.held.values() if job.flow is flow]
+            if self.flows.get(flow_id) is flow:
+                del self.flows[flow_id]
+        awake = [self.live[job_id] for job_id in sleepers if job_id in self.live]
+        for job in [*held, *awake]:
+            job.halt(closed)
+        left = [*sleepers, *(job.record.job_id for job in held)]
+        if left and not self.engine.closing.is_set():
+            try:
+                self.store.let_go(self.owner, left)
+            except StoreError:  # the lease runs out by itself
+                pass
+
     # --- telling others -----------------------------------------------------------------------------------------------
 
     def tell_parent(self, job: Job) -> None:
@@ -324,14 +351,16 @@ class Keeping:
                     pass
 
     def moves(self, jobs: tuple[str, ...]) -> bool:
-        """Whether one of these jobs will go on by itself."""
-        return any(self._moves(job_id) for job_id in jobs)
+        """Whether one of these jobs will go on by itself, or has ended."""
+        return any(map(self._moves, jobs))
 
     def _moves(self, job_id: str) -> bool:
         job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
         if job is not None:
             return not job.at_rest or job.record.status.ended
-        return sleeper is None or go_on(sleeper.waits, self.moves)
+        if sleeper is None:  # another process has it
+            return True
+        return go_on(sleeper.waits, self.moves)
 
     # --- finding again ------------------------------------------------------------------------------------------------
 
@@ -382,13 +411,15 @@ class Keeping:
         """Go on with the jobs of registered flows that nobody runs, all or some; see `Engine.recover`."""
         wanted = None if jobs is None else set(jobs)
         found = [
-            head.job_id
-            for head in self.store.heads(statuses=UNFINISHED)
+            head
+            for head in self.store.heads(statuses=UNFINISHED if wanted is None else RESUMABLE)
             if head.flow_id in self.flows
             and not self.runs_here(head.job_id)
             and (wanted is None or head.job_id in wanted)
         ]
-        claimed = self.claim(found)
+        claimed = self.claim([head.job_id for head in found if head.owner != self.owner])
+        # What came to rest here, or could not go on for want of room, is this engine's still.
+        claimed += [Claimed(head._replace(deaths=0), 0) for head in found if head.owner == self.owner]
         taken: list[tuple[DurableJob, int]] = []
         try:
             for each in claimed:
@@ -408,6 +439,12 @@ class Keeping:
                 self.go_on(job)
         self.run_suspect()
         return [job for job, _ in taken]
+
+    def taken_over(self, job: Job) -> Job:
+        """Return a job that did not run here and is to be resumed: itself if another process has it, else one here."""
+        job_id = job.record.job_id
+        taken = self.recover(jobs=[job_id])
+        return taken[0] if taken else self.find(job_id) or job
 
     def go_on(self, job: DurableJob) -> None:
         """Let the handlers of a job that was taken up start."""
@@ -434,8 +471,16 @@ class Keeping:
         with self._lock:
             busy = any(job.record.status is JobStatus.RUNNING for job in self.held.values() if job not in self.suspects)
             job = self.suspects.pop(0) if self.suspects and not busy else None
+            self._alone = job or self._alone
         if job is not None:
             self.go_on(job)
+
+    @property
+    def set_apart(self) -> bool:
+        """Whether a job runs alone, or is going to, so that no others are to be taken up."""
+        alone = self._alone
+        runs = alone is not None and alone.record.status is JobStatus.RUNNING and alone.halted is None
+        return runs or bool(self.suspects)
 
     def poisoned(self, job: DurableJob, deaths: int) -> None:
         """Fail a job that took several processes with it."""
@@ -462,6 +507,15 @@ class Keeping:
         job = self.live.get(job_id)
         return job if job is not None and job.halted is None else self.foreign(self.head_of(job_id))
 
+    def is_final(self, job_id: str) -> bool:
+        """Whether a job has ended, and cannot be resumed."""
+        return any(head.status in ("completed", "cancelled") for head in self.store.heads(job_id=job_id))
+
+    def seen_here(self, job_id: str) -> Job | None:
+        """Return a job that runs here, or what one that sleeps here looks like, without waking it."""
+        job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
+        return job if job is not None or sleeper is None else self.foreign(sleeper.head)
+
     def foreign(self, head: JobHead) -> Job:
         """Return a job as the store has it, which does not run here."""
         flow = self.engine.flow_of(head.flow_id)
@@ -487,8 +541,11 @@ class Keeping:
             job = self.find(job_id)
             here, heads = ([job], []) if job is not None else ([], [self.head_of(job_id)])
         else:
-            sleepers = list(self.sleepers.items())
-            asleep = [self.find(name) for name, each in sleepers if any(wait.topic == topic for wait in each.waits)]
+            asleep = [
+                self.find(name)
+                for name, each in list(self.sleepers.items())
+                if any(topic == wait.topic for wait in each.waits)
+            ]
             here = [job for job in list(self.held.values()) if job.awaits(topic)]
             here += [job for job in asleep if job is not None and job not in here]
             heads = [head for head in self.store.heads(statuses=UNFINISHED) if not self.runs_here(head.job_id)]

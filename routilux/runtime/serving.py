@@ -71,29 +71,32 @@ class Serving:
         if free:
             self._take(free)
 
-    def _take(self, jobs: list[str]) -> None:
-        """Go on with jobs, each by itself, so that one that cannot go on keeps no other from it."""
-        if not self._keeping.suspects:
-            for job_id in jobs:
-                try:
-                    self._keeping.recover(jobs=[job_id])
-                except StoreError:
-                    raise
-                except RoutiluxError as error:
-                    self._refused.add(job_id)
-                    logger.warning(str(error))
+    def _take(self, jobs: list[str]) -> dict[str, DurableJob]:
+        """Go on with jobs, each by itself, so that one that cannot go on keeps no other from it; return them."""
+        taken = {}
+        for job_id in jobs:
+            if self._keeping.set_apart:
+                break
+            try:
+                for job in self._keeping.recover(jobs=[job_id]):
+                    taken[job_id] = job
+            except StoreError:
+                raise
+            except RoutiluxError as error:
+                self._refused.add(job_id)
+                logger.warning(str(error))
+        return taken
 
     def _read_messages(self) -> None:
-        store = self._engine.store
+        store, keeping = self._engine.store, self._keeping
         if not isinstance(store, Inbox):
             return
         messages = store.receive(self._last)
-        wanted = {each.job_id for each in messages if not self._keeping.runs_here(each.job_id)}
-        if wanted:
-            self._take(sorted(wanted))
+        wanted = {each.job_id for each in messages if not keeping.runs_here(each.job_id)} - self._refused
+        taken = self._take(sorted(wanted))
         done = []
         for each in messages:
-            job = self._keeping.find(each.job_id)
+            job = keeping.find(each.job_id) or taken.get(each.job_id)  # one that has failed does not stay
             if job is not None:
                 try:
                     self._see_to(job, each)
@@ -101,6 +104,7 @@ class Serving:
                     raise
                 except RoutiluxError as error:
                     logger.warning("a message to job %r is of no use: %s", each.job_id, error)
+            if job is not None or keeping.is_final(each.job_id):
                 done.append(each.number)
         if done:
             store.discard(done)
@@ -121,6 +125,7 @@ class Serving:
         elif do == "pause":
             job.pause(what["reason"])
         elif do == "resume" and job.record.status in (JobStatus.PAUSED, JobStatus.FAILED):
+            job.flow._jobs.count(job)
             job.resume()
             with job.lock:
                 job.call()

@@ -74,8 +74,8 @@ class SharedThreads:
         """Whether one of these jobs, for which another one waits, will go on by itself."""
         return True
 
-    def job_known(self, job_id: str) -> Any:
-        """Return a job by its id, None when it is not known."""
+    def job_here(self, job_id: str) -> Any:
+        """Return a job that runs in this process, if it is known."""
         return None
 
     @property

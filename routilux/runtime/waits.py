@@ -23,10 +23,9 @@ def _spelled(job: Job, wait: Wait) -> str:
         return f"an event {wait.topic!r}"
     if not wait.jobs:
         return "its time to come"
-    return " and ".join(_job(job, each) for each in wait.jobs)
+    return " and ".join(_job(job, each) for each in wait.jobs if job.engine.job_here(each) is not None) or "other jobs"
 
 
 def _job(job: Job, job_id: str) -> str:
-    found = job.engine.job_known(job_id)
-    waits = waits_outside(found) if found is not None else []
+    waits = waits_outside(job.engine.job_here(job_id))
     return f"job {job_id!r}" + (f", which waits at {' and at '.join(waits)}" if waits else "")
