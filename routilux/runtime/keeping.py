@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic_core import to_json
 
-from ..core.commits import unfinished
+from ..core.commits import go_on, unfinished
 from ..core.fold import apply
 from ..core.job_record import JobRecord
 from ..core.points import Answered, Published, Wait
@@ -412,7 +412,7 @@ class Keeping:
             return not job.at_rest or job.record.status.ended
         if sleeper is None:  # another process has it
             return True
-        return any(self.moves(wait.jobs) if wait.jobs else wait.topic is None for wait in sleeper.waits)
+        return go_on(sleeper.waits, self.moves)
 
     # --- finding again ------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..core.commits import answered, is_over
+from ..core.commits import answered, go_on, is_over
 from ..core.job_record import Activation, JobRecord
 from ..core.machine import due, woken
 from ..core.points import Answered
@@ -48,10 +48,7 @@ class Timed(Informed):
     @property
     def moves(self) -> bool:
         """Whether a waiting job will go on without anybody outside doing something, at some time."""
-        waits = [activation.wait for activation in self.record.waiting.values()]
-        return any(
-            self.engine.moves(wait.jobs) if wait.jobs else wait.topic is None for wait in waits if wait is not None
-        )
+        return go_on([activation.wait for activation in self.record.waiting.values()], self.engine.moves)
 
     def plan_retry(self, activation: Activation) -> None:
         """Have an activation run again when it is due. The caller holds the lock."""
