@@ -670,6 +670,36 @@ def test_recovery_with_a_flow_that_has_more_beside_passes():
     engine.close()
 
 
+def test_recovery_with_more_connections_of_an_event_that_was_emitted_can_be_allowed():
+    def build(world, engine, targets):
+        def start(ctx, **_):
+            for n in (1, 2):
+                ctx.emit("out", n=n)
+            ctx.step.wait_for_event("gate", "gate")
+            ctx.emit("out", n=3)
+
+        flow = Flow("f", engine=engine)
+        flow.add_routine(Plain(start), "r0")
+        for name in ("r1", "r2"):
+            flow.add_routine(Plain(lambda ctx, **_: None), name)
+        for name in targets:
+            flow.connect("r0", "out", name, "trigger")
+        return flow
+
+    lives = Lives(partial(build, targets=["r1"]))
+    _, flow = lives.next()
+    assert flow.execute("r0", job_id="j").status == "waiting"
+    lives.world.build = partial(build, targets=["r2", "r1"])
+    engine, _ = lives.next()
+    with pytest.raises(RecoveryError, match=r"'r0\.out' goes to 'r2\.trigger' and 'r1\.trigger', and went to 'r1\.trigger'"):
+        engine.recover()
+    [state] = engine.recover(allow_changes=True)
+    engine.publish("gate", job_id="j")
+    assert state.wait(SOON)
+    assert [len(state.get_execution_history(name)) for name in ("r0", "r1", "r2")] == [1, 3, 1]
+    engine.close()
+
+
 def test_recovery_without_a_routine_that_the_job_has_not_used_can_be_allowed():
     _, engine = changed(partial(waiting_flow, more=["aside"]), waiting_flow)
     with pytest.raises(RecoveryError, match="gone"):

@@ -34,7 +34,7 @@ from ..errors import (
     StaleWriterError,
     StoreError,
 )
-from ..graph.compatibility import differences, fingerprint, shape_of
+from ..graph.compatibility import as_it_was, differences, fingerprint, shape_of
 from ..store.base import Claimed, FactStore, Inbox, JobHead
 from ..store.documents import read_snapshot, recovered, snapshot_document
 from ..store.fact_reading import FactReader
@@ -441,11 +441,16 @@ class Keeping:
                 f"{name} was made by version {document['flow_version']!r} of the flow, and this is version "
                 f"{flow.version!r}; run it with that version, or allow it: engine.recover(allow_changes=True)"
             )
-        found = recovered(document, flow.plan(), values, document["flow_version"], epoch, flow.history_limit)
-        facts = FactReader(flow.plan(), found.slots, values, epoch)
+        shape, origin = document["shape"], document["origin"]
+        plan = as_it_was(flow.plan(), shape) if changes else flow.plan()
+        found = recovered(document, plan, values, document["flow_version"], epoch, flow.history_limit)
+        facts = FactReader(plan, found.slots, values, epoch)
         for body in bodies:
             apply(found.record, facts.read(body))
-        return Loaded(found.record, journal, document["origin"], document["shape"])
+        if changes:  # the record goes on under the flow as it is
+            document = read_snapshot(self._document(flow, copy_of_record(found.record), origin), values)
+            found = recovered(document, flow.plan(), values, flow.version, epoch, flow.history_limit)
+        return Loaded(found.record, journal, origin, shape)
 
     def taken_up(self, flow: Any, claimed: Claimed, *, allow_changes: bool = False) -> DurableJob:
         """Return a job that was claimed, ready to go on where it was."""
