@@ -691,7 +691,7 @@ def test_recovery_with_more_connections_of_an_event_that_was_emitted_can_be_allo
     assert flow.execute("r0", job_id="j").status == "waiting"
     lives.world.build = partial(build, targets=["r2", "r1"])
     engine, _ = lives.next()
-    with pytest.raises(RecoveryError, match=r"'r0\.out' goes to 'r2\.trigger' and 'r1\.trigger', and went to 'r1\.trigger'"):
+    with pytest.raises(RecoveryError, match=r"'r0\.out' goes to 'r2\.trigger' and 'r1\.trigger', and went to"):
         engine.recover()
     [state] = engine.recover(allow_changes=True)
     engine.publish("gate", job_id="j")
