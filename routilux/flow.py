@@ -19,8 +19,6 @@ from .runtime.dispatcher import leave, rest, run_to_rest, wait, wait_for_rest
 from .runtime.engine import Engine, default_engine
 from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
-from .runtime.invoking import Invocation
-from .runtime.job import Job
 from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, new_id
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
@@ -30,7 +28,6 @@ from .runtime.saving import as_document
 from .runtime.threads import SharedThreads, on_event_loop
 from .store import files
 from .store.files import StrPath
-from .store.reading import Reader
 from .store.values import Serializer
 
 DESCRIBED_OPTIONS = ("version", "execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
@@ -325,42 +322,6 @@ class Flow(Graph):
                 raise DeclarationError(f"{where}: name the routine to start with: entry=...; there are {found}")
             entry = found[0]
         return self, entry, payload_of(payload, where)
-
-    def submitted(
-        self,
-        engine: Engine,
-        entry_id: str,
-        params: Mapping[str, Any],
-        slot: str | None,
-        job_id: str | None,
-        session_id: str | None,
-        user_id: str | None,
-        initial_state: Mapping[str, Any] | BaseModel | None,
-    ) -> JobState:
-        """Put a job into an engine's store, for whoever serves it; see `Engine.submit`."""
-        new = NewJob(entry_id, params, slot, job_id, session_id, user_id, initial_state)
-        return JobState(self._jobs.new(new, engine=engine, owned=False))
-
-    def begin_child(self, parent: Job, invocation: Invocation, job_id: str) -> Job:
-        """Return the job that a handler of another one has invoked, which runs on worker threads from now on."""
-        inherited = parent.record
-        new = NewJob(
-            invocation.entry,
-            invocation.params,
-            None,
-            job_id,
-            inherited.session_id,
-            inherited.user_id,
-            invocation.initial_state,
-        )
-        job = self._jobs.new(new, engine=parent.engine, parent=parent)
-        with job.lock:
-            job.call()
-        return job
-
-    def decode(self, form: Any, what: str) -> Any:
-        """Return the value that a job of this flow has kept in this form."""
-        return Reader(f"flow {self.flow_id!r}", self.known_types, None).value(form, what)
 
     # --- saved jobs ---------------------------------------------------------------------------------------------
 

@@ -670,8 +670,38 @@ def test_recovery_with_a_flow_that_has_more_beside_passes():
     engine.close()
 
 
+def test_recovery_with_more_connections_of_an_event_that_was_emitted_can_be_allowed():
+    def build(world, engine, targets):
+        def start(ctx, **_):
+            for n in (1, 2):
+                ctx.emit("out", n=n)
+            ctx.step.wait_for_event("gate", "gate")
+            ctx.emit("out", n=3)
+
+        flow = Flow("f", engine=engine)
+        flow.add_routine(Plain(start), "r0")
+        for name in ("r1", "r2"):
+            flow.add_routine(Plain(lambda ctx, **_: None), name)
+        for name in targets:
+            flow.connect("r0", "out", name, "trigger")
+        return flow
+
+    lives = Lives(partial(build, targets=["r1"]))
+    _, flow = lives.next()
+    assert flow.execute("r0", job_id="j").status == "waiting"
+    lives.world.build = partial(build, targets=["r2", "r1"])
+    engine, _ = lives.next()
+    with pytest.raises(RecoveryError, match=r"'r0\.out' goes to 'r2\.trigger' and 'r1\.trigger', and went to"):
+        engine.recover()
+    [state] = engine.recover(allow_changes=True)
+    engine.publish("gate", job_id="j")
+    assert state.wait(SOON)
+    assert [len(state.get_execution_history(name)) for name in ("r0", "r1", "r2")] == [1, 3, 1]
+    engine.close()
+
+
 def test_recovery_without_a_routine_that_the_job_has_not_used_can_be_allowed():
-    _lives, engine = changed(partial(waiting_flow, more=["aside"]), waiting_flow)
+    _, engine = changed(partial(waiting_flow, more=["aside"]), waiting_flow)
     with pytest.raises(RecoveryError, match="gone"):
         engine.recover()
     [state] = engine.recover(allow_changes=True)
@@ -825,17 +855,6 @@ def test_j7_a_former_owner_is_refused_when_another_has_taken_over():
 # --- children that are quick ----------------------------------------------------------------------------------------
 
 
-class Prompt(Flow):
-    """A flow whose jobs have ended, and told the job that started them, before that goes on."""
-
-    told = None
-
-    def begin_child(self, parent, invocation, job_id):
-        child = super().begin_child(parent, invocation, job_id)
-        assert self.told.wait(SOON)
-        return child
-
-
 @pytest.mark.parametrize("durable", [False, True])
 def test_j6_a_child_that_ends_before_it_is_waited_for_is_heard_of(monkeypatch, durable):
     told = threading.Event()
@@ -850,8 +869,15 @@ def test_j6_a_child_that_ends_before_it_is_waited_for_is_heard_of(monkeypatch, d
     monkeypatch.setattr(jobs, "tell_parent", telling(jobs.tell_parent))
     monkeypatch.setattr(Keeping, "tell_parent", telling(Keeping.tell_parent))
     engine = Engine(store=MemoryStore()) if durable else Engine()
-    child = Prompt("child", engine=engine)
-    child.told = told
+    begin = jobs.Jobs.begin_child
+
+    def begin_and_end(self, *arguments):
+        made = begin(self, *arguments)
+        assert told.wait(SOON)
+        return made
+
+    monkeypatch.setattr(jobs.Jobs, "begin_child", begin_and_end)
+    child = Flow("child", engine=engine)
     child.add_routine(Plain(lambda ctx, n: ctx.finish(n + 1)), "only")
 
     class Parent(Routine):

@@ -78,7 +78,9 @@ def test_a_wait_takes_as_long_as_it_says(made, parts):
     assert len(runs) == 2
 
 
-@pytest.mark.parametrize("when", [datetime(1969, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)])
+@pytest.mark.parametrize(
+    "when", [datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)]
+)
 def test_a_time_that_is_past_is_no_wait(made, when):
     @made
     async def program(ctx):
@@ -120,14 +122,24 @@ def test_a_span_of_time_is_a_number_from_zero(made, parts):
         program.run()
 
 
-def test_a_span_may_be_longer_than_any_life(made):
+LONGER = [
+    ("wait_for", {"days": 40_000}),
+    ("wait_for", {"days": 3e9}),
+    ("wait_until", {"when": datetime(9999, 1, 1, tzinfo=UTC)}),
+]
+
+
+@pytest.mark.parametrize(("operation", "given"), LONGER)
+def test_a_wait_lasts_a_century_at_the_most(made, operation, given):
     @made
     async def program(ctx):
-        await ctx.step.wait_for("nap", days=1e6)
+        await getattr(ctx.step, operation)("nap", **given)
 
     state = program.start()
     while state.status != "waiting":
         threading.Event().wait(0.001)
+    (activation,) = state._record.waiting.values()
+    assert activation.wait.due <= state._job.now() + 100 * 366 * 86_400 * 10**9
     program.flow.cancel(state)
 
 

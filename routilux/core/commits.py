@@ -7,14 +7,14 @@ committed simply runs anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import ExecutionError
 from .job_record import Activation, JobRecord
 from .life import give_up
 from .machine import append, deferred, due, emitted, ended, logged, merged, retried, sent, suspended, woken, wrote
-from .points import Answered, Batch, Committed, Point, Published
+from .points import Answered, Batch, Committed, Point, Published, Wait
 from .records import Cancelled, ErrorRecord, Failed, Paused, Resumed
 from .status import JobStatus
 
@@ -184,6 +184,14 @@ def is_over(record: JobRecord, activation: Activation, now: int) -> bool:
         return True
     point = last_point(record, activation)
     return len(point.arrived) == len(set(wait.jobs)) if wait.jobs else point.form is not None
+
+
+def go_on(waits: Iterable[Wait | None], jobs_do: Callable[[tuple[str, ...]], bool]) -> bool:
+    """Whether one of these waits will end without anybody outside doing something; ``jobs_do`` tells of other jobs.
+
+    The deadline of an event is none that counts, because whoever publishes it may come first.
+    """
+    return any(jobs_do(wait.jobs) if wait.jobs else wait.topic is None for wait in waits if wait is not None)
 
 
 # --- folding ------------------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..core.plan import Plan, Route
+from ..core.plan import NodePlan, Plan, Route
 from ..errors import LoadError
 
 _known: WeakKeyDictionary[Plan, dict[str, Any]] = WeakKeyDictionary()
@@ -109,6 +110,32 @@ def differences(old: Any, new: Mapping[str, Any]) -> list[str]:
             else f"the flow has the state_schema {state}, and had none"
         )
     return found
+
+
+def as_it_was(plan: Plan, shape: Any) -> Plan:
+    """Return a plan with the connections of an older shape, under which the facts of that time are folded.
+
+    Raises LoadError when one of those led to a slot that is gone: deliveries could not be counted as they were then.
+    """
+    nodes = {name: NodePlan(name, node.routine, {}, {}) for name, node in plan.nodes.items()}
+    slots = tuple([replace(slot, node=nodes[slot.routine_id]) for slot in plan.slots])
+    for slot in slots:
+        nodes[slot.routine_id].slots[slot.name] = slot
+    _, before, _ = _tables(shape)
+    for name, node in plan.nodes.items():
+        for event in node.events.values():
+            routes = before.get((name, event.name))
+            if routes is None:
+                routes = [_route(route) for route in event.routes]
+            nodes[name].events[event.name] = replace(event, routes=tuple([_led(nodes, route) for route in routes]))
+    return replace(plan, nodes=nodes, slots=slots)
+
+
+def _led(nodes: Mapping[str, NodePlan], route: list[Any]) -> Route:
+    routine_id, name, rename = route
+    if routine_id not in nodes or name not in nodes[routine_id].slots:
+        raise LoadError(f"the flow lacks slot '{routine_id}.{name}', to which the job has emitted")
+    return Route(nodes[routine_id].slots[name], rename)
 
 
 Slots = dict[tuple[str, str], tuple[str, bool]]

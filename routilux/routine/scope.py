@@ -26,6 +26,14 @@ class ExecutionContext(Protocol):
         """The id of the job."""
 
     @property
+    def flow_id(self) -> str:
+        """The id of the flow."""
+
+    @property
+    def parent_job_id(self) -> str | None:
+        """The id of the job one of whose handlers has started this one."""
+
+    @property
     def state(self) -> Any:
         """The working copy of the job's state."""
 

@@ -434,7 +434,7 @@ class DurableJob(Job):
         with self.commits:
             self.keep(Failed(describe(error), self.now()))
             with self.lock:
-                self._fail(error)
+                self.fail(error)
                 self.settle()
         self.tell()
 

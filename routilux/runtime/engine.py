@@ -16,6 +16,7 @@ from ..store.base import FactStore, JobHead
 from .clock import Clock
 from .invoking import Invocable
 from .job_state import JobState
+from .jobs import NewJob
 from .threads import SharedThreads
 
 DURABILITIES = ("sync", "async")
@@ -149,7 +150,8 @@ class Engine(SharedThreads):
         self._kept("submit()")
         target: Any = self.flow_of(flow) if isinstance(flow, str) else flow
         found, entry_id, params = target.invocation(payload, entry)
-        return found.submitted(self, entry_id, params, slot, job_id, session_id, user_id, initial_state)  # type: ignore[no-any-return]
+        new = NewJob(entry_id, params, slot, job_id, session_id, user_id, initial_state)
+        return JobState(found._jobs.new(new, engine=self, owned=False))
 
     def recover(self, *, allow_changes: bool = False) -> list[JobState]:
         """Go on with the jobs of registered flows that nobody runs, on worker threads; return their states.

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from ..core.records import ErrorRecord
 from ..errors import ExecutionError, StepError
+from ..store.reading import Reader
 from ..store.unpacking import as_mapping
 
 
@@ -82,10 +83,18 @@ def answer_of(job: Any) -> dict[str, Any]:
     }
 
 
-def result_of(invocation: Invocation, job_id: str, answer: Mapping[str, Any]) -> Any:
-    """Return the result of a job that has completed. Raises ExecutionError, with its error as cause, for any other."""
+def result_of(invocation: Invocation, job_id: str, answer: Mapping[str, Any], *, durable: bool) -> Any:
+    """Return the result of a job that has completed; ``durable``: it is kept as JSON.
+
+    Raises ExecutionError, with its error as cause, for a job that has not.
+    """
     if answer["status"] == "completed":
-        return as_mapping(invocation.flow.decode(answer["result"], f"the result of job {job_id!r}"))
+        result = answer["result"]
+        if durable:
+            flow = invocation.flow
+            values = Reader(f"flow {flow.flow_id!r}", flow.known_types, None)
+            result = values.value(result, f"the result of job {job_id!r}")
+        return as_mapping(result)
     if answer["status"] == "cancelled":
         because = f": {answer['reason']}" if answer["reason"] else ""
         raise ExecutionError(f"was cancelled{because}")

@@ -1,44 +1,36 @@
 """A job in this process: its record, the lock around it, and its life.
 
 All that is here changes under ``lock``. One who only watches for the end is in ``watchers``, one who leaves as soon as
-the job waits in ``leavers``; one who holds the job still, and waits for its handlers first, is in ``savers``. For the
-others see `crew`.
+the job waits in ``leavers``. For the others see `crew` and `timed`.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-from ..core.commits import answered, is_over
 from ..core.copying import copy_payload, copy_value
-from ..core.history import Entry
-from ..core.job_record import Activation, JobRecord
+from ..core.job_record import JobRecord
 from ..core.life import cancelled, failed, given_up, resumed
-from ..core.machine import due, inherited, logged, paused, started, woken, wrote
+from ..core.machine import inherited, logged, paused, started, wrote
 from ..core.plan import Plan, SlotPlan
-from ..core.points import Answered
-from ..core.records import Ended, Fact, Logged, Wrote
-from ..core.scheduling import hold
+from ..core.records import Logged, Wrote
 from ..core.status import JobStatus, check_change
-from ..errors import ExecutionError, JobTimeoutError, StatusError
+from ..errors import JobTimeoutError, StatusError
 from ..routine.binding import returned_type
-from .audience import FAILED_ATTEMPT, LEVELS, Notice, audience
 from .bells import Bell, ring
-from .crew import Crew, Hooks
+from .crew import Hooks
 from .describing import describe
 from .edits import Edits
-from .observation import Notices
-from .threads import SharedThreads, here
-from .timers import Timer
+from .threads import SharedThreads
+from .timed import Timed
 
 PARENT_CANCELLED = "the job that had started it was cancelled"
 
 
-class Job(Crew):
+class Job(Timed):
     """One execution of a flow.
 
     Args:
@@ -55,25 +47,17 @@ class Job(Crew):
     ) -> None:
         super().__init__(flow, record, engine, max_workers, max_pending, hooks)
         self.plan: Plan = record.plan
-        self.now = engine.clock.monotonic_ns
         self.watchers: list[Bell] = []
-        self.savers: list[Bell] = []
         self.leavers: list[Bell] = []
         self.tasks_told = False  # that the job is closed
-        self.notices = Notices(hooks.tell)
-        self._noted_status = record.status
-        self._worker_tells = False  # a task that tells waits in the pool
         self.edits = Edits(self.lock, record, engine.pool)
         self.editors = self.edits.waiting  # at hand, because every activation looks whether there are any
         self.failure: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.interrupt_thread = 0
-        self.timers: dict[int, Timer] = {}
-        self.halted: BaseException | None = None  # why it does not go on in this process, if it does not
         self.elsewhere: Callable[[float | None], None] | None = None  # waits for it, if another process runs it
         self.lags = False  # whether what it has committed is kept later
         self.parent: Job | None = None
-        self.expected: dict[str, Any] = {}  # jobs that one of its handlers is about to wait for, with answers
         self.children: list[weakref.ref[Job]] = []
 
     def start(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool) -> None:
@@ -104,7 +88,7 @@ class Job(Crew):
                 for saver in self.savers:
                     saver.set()
                 if self.at_rest:
-                    self._rest()
+                    self.come_to_rest()
                 elif record.status is JobStatus.WAITING:
                     ring(self.leavers)
         elif self.pressed or self.easing:
@@ -126,73 +110,14 @@ class Job(Crew):
             return False
         return record.status is not JobStatus.WAITING or not self.moves
 
-    @property
-    def moves(self) -> bool:
-        """Whether a waiting job will go on without anybody outside doing something, at some time."""
-        waits = [activation.wait for activation in self.record.waiting.values()]
-        return any(
-            self.engine.moves(wait.jobs) if wait.jobs else wait.topic is None for wait in waits if wait is not None
-        )
-
-    def note(self, fact: Fact, activation: Activation | None = None, detail: Any = None) -> None:
-        """Have listeners told of a fact, soon. The caller holds the lock, and tells after leaving it."""
-        self.notices.waiting.append(Notice(self, fact, activation, detail))
-
-    def note_status(self) -> None:
-        """Have listeners told of a new status, soon. The caller holds the lock, and tells after leaving it."""
-        status, was = self.record.status, self._noted_status
-        if status is not was:
-            self._noted_status = status
-            if audience.hears(LEVELS[status]):
-                self.notices.waiting.append(Notice(self, status, None, was))
-
-    def _note_given_up(self, activations: list[tuple[Activation, tuple[Any, ...]]]) -> None:
-        if activations and audience.hears(FAILED_ATTEMPT):
-            for activation, entry in activations:
-                kept = Entry(*entry)
-                fact = Ended(activation.delivery.id, kept.status, kept.duration, self.now(), kept.error, True, None)
-                self.note(fact, activation, entry)
-
-    def tell(self) -> None:
-        """Tell listeners what was noted, if anything was: on an event loop, on a worker thread.
-
-        Called without the lock.
-        """
-        if self.notices.waiting and not (here.on_event_loop and self._tell_on_worker()):
-            self.tell_here()
-
-    def _tell_on_worker(self) -> bool:
-        """Have a worker thread tell, as listeners may take their time; return False when there is none."""
-        if not self._worker_tells:
-            self.engine.attach(self.flow, self.flow.max_workers)
-            self._worker_tells = True
-            try:
-                self.engine.pool.submit(partial(self.variables.copy().run, self._tell_as_worker))
-            except RuntimeError:
-                self._worker_tells = False
-        return self._worker_tells
-
-    def _tell_as_worker(self) -> None:
-        self._worker_tells = False
-        try:
-            self.tell_here()
-        except BaseException as error:  # a listener has told the process to stop
-            self.interrupted(error)
-
-    def tell_here(self) -> None:
-        """Tell listeners what was noted, on this thread."""
-        if self.notices.tell():
-            with self.lock:
-                if self.at_rest:
-                    self._rest()
-
     def look_whether_at_rest(self) -> None:
         """See to what is due when the job has come to rest, though nothing of its own has happened."""
         with self.lock:
             if self.at_rest:
-                self._rest()
+                self.come_to_rest()
 
-    def _rest(self) -> None:
+    def come_to_rest(self) -> None:
+        """Wake those who wait for that. The caller holds the lock."""
         if self.timers and (self.record.status is not JobStatus.WAITING or self.halted is not None):
             for timer in self.timers.values():
                 timer.cancel()
@@ -203,115 +128,7 @@ class Job(Crew):
         ring(self.leavers)
         self.hooks.on_rest(self)
 
-    # --- retries, pausing and going on --------------------------------------------------------------------------
-
-    def plan_retry(self, activation: Activation) -> None:
-        """Have an activation run again when it is due. The caller holds the lock."""
-        key = activation.delivery.id
-        try:
-            self.timers[key] = self.engine.timers.at(activation.due, partial(self._retry, activation))
-        except RuntimeError as error:
-            self._fail(error)
-
-    def _plan_all(self) -> None:
-        """Plan what became due, or came, while no handler could start. The caller holds the lock."""
-        for activation in self.record.retrying.values():
-            if activation.delivery.id not in self.timers:
-                self.plan_retry(activation)
-        now = self.now()  # once, so that they wake in order
-        for activation in list(self.record.waiting.values()):
-            if activation.delivery.id not in self.timers:
-                self.plan_wake(activation, now)
-
-    def plan_wake(self, activation: Activation, now: int) -> None:
-        """Have an activation that waits go on when it may, now or later. The caller holds the lock."""
-        wait = activation.wait
-        for child in wait.jobs if wait is not None else ():
-            answer = self.expected.pop(child, None)
-            if answer is not None:
-                answered(self.record, Answered(activation.delivery.id, child, answer))
-        if is_over(self.record, activation, now):
-            self.wake(activation)
-        elif wait is not None and wait.due is not None:
-            key = activation.delivery.id
-            try:
-                self.timers[key] = self.engine.timers.at(wait.due, partial(self._time_came, activation))
-            except RuntimeError as error:
-                self._fail(error)
-
-    def _time_came(self, activation: Activation) -> None:
-        with self.lock:
-            self.timers.pop(activation.delivery.id, None)
-            self.wake(activation)
-        self.tell()
-
-    def wake(self, activation: Activation | None) -> None:
-        """Let an activation go on, if it waits and handlers may start; else it does when they may again.
-
-        The caller holds the lock.
-        """
-        record = self.record
-        may_go_on = record.status in (JobStatus.RUNNING, JobStatus.WAITING) and not record.holds
-        if activation is not None and may_go_on and record.waiting.get(activation.delivery.id) is activation:
-            timer = self.timers.pop(activation.delivery.id, None)
-            if timer is not None:
-                timer.cancel()
-            woken(record, activation)
-            self.note_status()
-            self._go_on()
-
-    def _retry(self, activation: Activation) -> None:
-        with self.lock:
-            self.timers.pop(activation.delivery.id, None)
-            # While the job is paused or held, the attempt keeps waiting; going on plans it anew.
-            if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
-                due(self.record, activation)
-                self._go_on()
-        self.tell()
-
-    def hold(self, saver: Bell) -> None:
-        """Let no handler start; the saver's bell rings when none runs."""
-        with self.lock:
-            self.savers.append(saver)
-            hold(self.record, len(self.savers))
-            ring(self.pressed)
-            ring(self.easing)
-            if self.stands_still:
-                saver.set()
-
-    @property
-    def stands_still(self) -> bool:
-        """Whether no handler runs. One that was left when the job halted stays among those that run, in the record."""
-        return not self.record.running or (self.halted is not None and not self.crew and not self.tasks)
-
-    def let_go(self, saver: Bell) -> None:
-        """Let handlers start again, if the job runs and nobody else holds it."""
-        with self.lock:
-            if saver in self.savers:
-                self.savers.remove(saver)
-                hold(self.record, len(self.savers))
-                if self.record.open or self.record.status is JobStatus.WAITING:
-                    self._plan_all()
-                    self._go_on()
-        self.tell()
-
-    def call_or_fail(self) -> None:
-        """Do as `call` does; where nobody could be told of an error, it fails the job."""
-        try:
-            self.call()
-        except ExecutionError as error:
-            self._fail(error)
-
-    def go_on(self) -> None:
-        """Let the handlers of a job that was taken up start, and what waits go on when it may."""
-        with self.lock:
-            self._plan_all()
-            self._go_on()
-        self.tell()
-
-    def _go_on(self) -> None:
-        self.call_or_fail()
-        self.settle()
+    # --- pausing and going on -----------------------------------------------------------------------------------
 
     def pause(self, reason: str) -> None:
         """Let running handlers finish and start no more. Raises StatusError when the job does not run."""
@@ -334,7 +151,7 @@ class Job(Crew):
             if record.open:
                 self.note_status()
             self.failure = self.interrupt = None
-            self._plan_all()
+            self.plan_all()
             if not record.open:
                 self.settle()
         self.tell()
@@ -377,22 +194,6 @@ class Job(Crew):
             if child is not None:
                 child.cancel_unless_ended(PARENT_CANCELLED)
 
-    def sleep(self, seconds: float) -> None:
-        """Pause a handler for so many seconds, or until the job has ended."""
-        end = self.now() + int(seconds * 1e9)
-        while not self.record.closed and self.halted is None:
-            left = (end - self.now()) / 1e9
-            if left <= 0:
-                return
-            bell = threading.Event()
-            with self.lock:
-                self.sleepers.append(bell)
-            with self.engine.pool.sleeping():
-                bell.wait(min(left, threading.TIMEOUT_MAX))
-            with self.lock:
-                if bell in self.sleepers:
-                    self.sleepers.remove(bell)
-
     def left(self) -> None:
         """See to it that a thread or a task has left a job. The caller holds the lock."""
         if self.halted is not None:
@@ -423,14 +224,9 @@ class Job(Crew):
         if hint is not None:
             self.flow.learn_types([hint])
 
-    def expect(self, jobs: Sequence[str]) -> None:
-        """Keep the answers of jobs that are about to begin until a handler waits for them."""
-        with self.lock:
-            self.expected.update(dict.fromkeys(jobs))
-
     def begin_child(self, invocation: Any, job_id: str) -> None:
         """Start a job that one of this job's handlers has invoked, unless it was started before."""
-        child = invocation.flow.begin_child(self, invocation, job_id)
+        child = invocation.flow._jobs.begin_child(self, invocation, job_id)
         with self.lock:
             self.children = [*(each for each in self.children if each() is not None), weakref.ref(child)]
 
@@ -442,12 +238,6 @@ class Job(Crew):
     def encode(self, value: Any, what: str) -> Any:
         """Return the form in which a value is kept: a copy, in a job without a store."""
         return copy_value(value)
-
-    def awaits(self, topic: str) -> bool:
-        """Whether one of its handlers waits for an event."""
-        with self.lock:
-            waits = [activation.wait for activation in self.record.waiting.values()]
-        return any(wait is not None and wait.topic == topic for wait in waits)
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Cancel the job, if it has not ended."""
@@ -470,10 +260,10 @@ class Job(Crew):
             error = JobTimeoutError(message)
             described = describe(error)
             if self.record.status.ended:
-                self._note_given_up(given_up(self.record, described, self.now()))
+                self.note_given_up(given_up(self.record, described, self.now()))
             else:
                 self.failure = error
-                self._note_given_up(failed(self.record, described, self.now()))
+                self.note_given_up(failed(self.record, described, self.now()))
             self.cancel_tasks()
             for thread in self.crew:
                 self.engine.pool.give_up(thread)
@@ -491,17 +281,17 @@ class Job(Crew):
         self.lock.abandon()
         with self.lock:
             self.interrupt, self.interrupt_thread = error, thread
-            self._fail(error)
+            self.fail(error)
             described = describe(error)
             for owner in (thread, 0):
-                self._note_given_up(given_up(self.record, described, self.now(), owner))
+                self.note_given_up(given_up(self.record, described, self.now(), owner))
             self.cancel_tasks()
             self.leave(thread)
             self.settle()
         self.tell()
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""
         if self.record.status in (JobStatus.RUNNING, JobStatus.WAITING):
             self.failure = error
-            self._note_given_up(failed(self.record, describe(error), self.now()))
+            self.note_given_up(failed(self.record, describe(error), self.now()))

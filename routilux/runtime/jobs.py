@@ -24,7 +24,7 @@ from .arguments import job_id_of, payload_of, text_of
 from .crew import Hooks, callers_variables
 from .dispatcher import assist, make_loop, serve, wait
 from .holding import refuse_inside
-from .invoking import answer_of
+from .invoking import Invocation, answer_of
 from .job import Job
 from .job_state import JobState
 from .saving import Keeper, load_record
@@ -151,6 +151,16 @@ class Jobs:
         job.parent = parent
         self.count(job)
         job.start(entry, payload, isolate)
+        return job
+
+    def begin_child(self, parent: Job, invocation: Invocation, job_id: str) -> Job:
+        """Return the job that a handler of another one has invoked, which runs on worker threads from now on."""
+        by = parent.record
+        entry, params, state = invocation.entry, invocation.params, invocation.initial_state
+        new = NewJob(entry, params, None, job_id, by.session_id, by.user_id, state)
+        job = self.new(new, engine=parent.engine, parent=parent)
+        with job.lock:
+            job.call()
         return job
 
     def job_for(

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import sha256
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic_core import to_json
 
-from ..core.commits import unfinished
+from ..core.commits import go_on, unfinished
 from ..core.fold import apply
 from ..core.job_record import JobRecord
 from ..core.points import Answered, Published, Wait
@@ -34,7 +35,7 @@ from ..errors import (
     StaleWriterError,
     StoreError,
 )
-from ..graph.compatibility import differences, fingerprint, shape_of
+from ..graph.compatibility import as_it_was, differences, fingerprint, shape_of
 from ..store.base import Claimed, FactStore, Inbox, JobHead
 from ..store.documents import read_snapshot, recovered, snapshot_document
 from ..store.fact_reading import FactReader
@@ -107,6 +108,7 @@ class Keeping:
         self.suspects: list[DurableJob] = []
         self._alone: DurableJob | None = None  # the suspect that has run last
         self._waking = threading.Lock()
+        self._due: deque[str] = deque()  # jobs that sleep and whose time has come
         self.process = os.getpid()
         self._lock = threading.Lock()
         self._renewing: threading.Thread | None = None
@@ -278,8 +280,7 @@ class Keeping:
             dues = [wait.due for wait in waits if wait.due is not None]
             timer: Timer | None = None
             if dues:
-                wake = partial(self.engine.committers.submit, partial(self._wake, job_id))
-                timer = self.engine.timers.at(min(dues), wake)
+                timer = self.engine.timers.at(min(dues), partial(self._time_came, job_id))
             self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer)
         job.flow._jobs.forget(job)
 
@@ -297,41 +298,35 @@ class Keeping:
             self.held[job.record.job_id] = job
         job.go_on()
 
-    def _wake(self, job_id: str) -> None:
-        """Wake a job whose time has come; while the store cannot be read, try again."""
-        try:
-            self.find(job_id)
-        except StoreError:
-            if not self.engine.closing.is_set():
-                again = partial(self.engine.committers.submit, partial(self._wake, job_id))
-                self.engine.timers.at(self.engine.clock.monotonic_ns() + WAKE_AGAIN, again)
-        except RoutiluxError as error:
-            logger.warning("job %r, whose time has come, cannot go on: %s", job_id, error)
+    def _time_came(self, job_id: str) -> None:
+        """Have a job that sleeps woken soon; those whose time has come are woken in the order in which it has."""
+        self._due.append(job_id)
+        self.engine.committers.submit(self._wake_next)
+
+    def _wake_next(self) -> None:
+        """Wake the job whose time came first; while the store cannot be read, try again."""
+        with self._waking:
+            job_id = self._due.popleft()
+            try:
+                self._found(job_id)
+            except StoreError:
+                if not self.engine.closing.is_set():
+                    again = self.engine.clock.monotonic_ns() + WAKE_AGAIN
+                    self.engine.timers.at(again, partial(self._time_came, job_id))
+            except RoutiluxError as error:
+                logger.warning("job %r, whose time has come, cannot go on: %s", job_id, error)
 
     def find(self, job_id: str) -> DurableJob | None:
         """Return a job that runs here, after waking it when it sleeps; None when it does not run here."""
         with self._waking:
-            job = self._asleep(job_id)
-            if job is None:
-                return self.held.get(job_id)
-            self.awake(job)
-            return job
+            return self._found(job_id)
 
-    def here(self, job_id: str) -> DurableJob | None:
-        """Return a job that runs here, or rests and is in memory, without waking it; None when there is none."""
-        with self._waking:
-            job = self.live.get(job_id)
-            return job if job is not None and job.halted is None else self._asleep(job_id)
-
-    def _asleep(self, job_id: str) -> DurableJob | None:
-        """Return a job that sleeps here. The caller holds ``_waking``."""
-        sleeper = self.sleepers.get(job_id)
-        job = self.live.get(job_id) if sleeper is not None else None
-        if sleeper is not None and job is None:
-            loaded = self.load(sleeper.flow, sleeper.head, allow_changes=True)
-            unfinished(loaded.record)
-            job = self.adopt(sleeper.flow, loaded.record, loaded.journal, sleeper.head, loaded.origin)
-            self.live[job_id] = job
+    def _found(self, job_id: str) -> DurableJob | None:
+        """Do what `find` does. The caller holds ``_waking``."""
+        job = self._asleep(job_id)
+        if job is None:
+            return self.held.get(job_id)
+        self.awake(job)
         return job
 
     def leave(self, flow: Any) -> None:
@@ -359,6 +354,23 @@ class Keeping:
                 self.store.let_go(self.owner, left)
             except StoreError:  # the lease runs out by itself
                 pass
+
+    def here(self, job_id: str) -> DurableJob | None:
+        """Return a job that runs here, or rests and is in memory, without waking it; None when there is none."""
+        with self._waking:
+            job = self.live.get(job_id)
+            return job if job is not None and job.halted is None else self._asleep(job_id)
+
+    def _asleep(self, job_id: str) -> DurableJob | None:
+        """Return a job that sleeps here. The caller holds ``_waking``."""
+        sleeper = self.sleepers.get(job_id)
+        job = self.live.get(job_id) if sleeper is not None else None
+        if sleeper is not None and job is None:
+            loaded = self.load(sleeper.flow, sleeper.head, allow_changes=True)
+            unfinished(loaded.record)
+            job = self.adopt(sleeper.flow, loaded.record, loaded.journal, sleeper.head, loaded.origin)
+            self.live[job_id] = job
+        return job
 
     # --- telling others -----------------------------------------------------------------------------------------------
 
@@ -412,7 +424,7 @@ class Keeping:
             return not job.at_rest or job.record.status.ended
         if sleeper is None:  # another process has it
             return True
-        return any(self.moves(wait.jobs) if wait.jobs else wait.topic is None for wait in sleeper.waits)
+        return go_on(sleeper.waits, self.moves)
 
     # --- finding again ------------------------------------------------------------------------------------------------
 
@@ -441,11 +453,16 @@ class Keeping:
                 f"{name} was made by version {document['flow_version']!r} of the flow, and this is version "
                 f"{flow.version!r}; run it with that version, or allow it: engine.recover(allow_changes=True)"
             )
-        found = recovered(document, flow.plan(), values, document["flow_version"], epoch, flow.history_limit)
-        facts = FactReader(flow.plan(), found.slots, values, epoch)
+        shape, origin = document["shape"], document["origin"]
+        plan = as_it_was(flow.plan(), shape) if changes else flow.plan()
+        found = recovered(document, plan, values, document["flow_version"], epoch, flow.history_limit)
+        facts = FactReader(plan, found.slots, values, epoch)
         for body in bodies:
             apply(found.record, facts.read(body))
-        return Loaded(found.record, journal, document["origin"], document["shape"])
+        if changes:  # the record goes on under the flow as it is
+            document = read_snapshot(self._document(flow, copy_of_record(found.record), origin), values)
+            found = recovered(document, flow.plan(), values, flow.version, epoch, flow.history_limit)
+        return Loaded(found.record, journal, origin, shape)
 
     def taken_up(self, flow: Any, claimed: Claimed, *, allow_changes: bool = False) -> DurableJob:
         """Return a job that was claimed, ready to go on where it was."""
@@ -482,12 +499,15 @@ class Keeping:
             self.store.let_go(self.owner, [each.head.job_id for each in claimed])
             raise
         for job, deaths in taken:
+            if job.record.status is JobStatus.FAILED:  # it rests until it is resumed
+                self.live[job.record.job_id] = job
+                continue
             self.hold(job)
             if deaths >= FATAL_DEATHS and self.detect_poison:
                 self.poisoned(job, deaths)
             elif deaths == FATAL_DEATHS - 1 and self.detect_poison:
                 self.suspects.append(job)
-            elif job.record.status is not JobStatus.FAILED:
+            else:
                 self.go_on(job)
         self.run_suspect()
         return [job for job, _ in taken]
@@ -560,8 +580,9 @@ class Keeping:
         return job if job is not None else self.foreign(self.head_of(job_id))
 
     def is_final(self, job_id: str) -> bool:
-        """Whether a job has ended, and cannot be resumed."""
-        return any(head.status in ("completed", "cancelled") for head in self.store.heads(job_id=job_id))
+        """Whether a job has ended and cannot be resumed, or is gone."""
+        heads = self.store.heads(job_id=job_id)
+        return not heads or heads[0].status in ("completed", "cancelled")
 
     def seen_here(self, job_id: str) -> Job | None:
         """Return a job that runs here, or what one that sleeps here looks like, without waking it."""

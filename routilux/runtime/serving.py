@@ -17,6 +17,7 @@ from ..core.status import JobStatus
 from ..errors import RoutiluxError, StatusError, StoreError
 from ..store.base import Inbox, Message
 from .durable_job import DurableJob
+from .job_state import JobState
 from .keeping import UNFINISHED
 
 logger = logging.getLogger("routilux")
@@ -125,10 +126,7 @@ class Serving:
         elif do == "pause":
             job.pause(what["reason"])
         elif do == "resume" and job.record.status in (JobStatus.PAUSED, JobStatus.FAILED):
-            job.flow._jobs.count(job)
-            job.resume()
-            with job.lock:
-                job.call()
+            job.flow.resume(JobState(job))
         elif do not in ("run", "resume"):
             raise StatusError(f"nobody knows how to {do!r}")
         if not job.record.status.ended:

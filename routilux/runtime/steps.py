@@ -10,7 +10,7 @@ import random
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from ..core.numbers import LONGEST_SECONDS, real, seconds, whole
@@ -256,7 +256,7 @@ def invoke_and_wait(turn: Stepping, name: str, invocations: Sequence[Invocation]
     results = []
     for each, child in zip(invocations, keys, strict=True):
         try:
-            results.append(result_of(each, child, point.arrived[child]))
+            results.append(result_of(each, child, point.arrived[child], durable=turn.job.record.durable))
         except ExecutionError as error:
             message = f"{where}: job {child!r} of flow {each.flow.flow_id!r} {error}"
             raise StepExecutionError(message, name, 1) from rebuilt(error.__cause__ or error)
@@ -274,21 +274,24 @@ def _wait_of(point: Point) -> Wait:
     return point.wait
 
 
+SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
+
+
 def due_in(turn: Stepping, name: str, **parts: float) -> int:
     """Return the time on the job's clock after so many seconds, minutes, hours and days."""
     where, _ = turn.place_of(name)
-    for unit, amount in parts.items():
-        real(amount, f"{where}: {unit}", 0.0)
-    delay = min(timedelta(**parts).total_seconds(), LONGEST_SECONDS)
-    return int(turn.job.now() + delay * 1e9)
+    delay = sum(real(amount, f"{where}: {unit}", 0.0) * SECONDS[unit] for unit, amount in parts.items())
+    return turn.job.now() + int(min(delay, LONGEST_SECONDS) * 1e9)  # type: ignore[no-any-return]
 
 
 def due_at(turn: Stepping, name: str, when: datetime) -> int:
     """Return the time on the job's clock of an aware datetime."""
     where, _ = turn.place_of(name)
-    if not isinstance(when, datetime) or when.tzinfo is None:
+    if not isinstance(when, datetime) or when.utcoffset() is None:
         raise StepError(f"{where}: wait_until takes a datetime with a time zone, not {when!r}")
-    return nanoseconds(when) - turn.job.record.epoch  # type: ignore[no-any-return]
+    now: int = turn.job.now()
+    due: int = nanoseconds(when) - turn.job.record.epoch
+    return max(now, min(due, now + int(LONGEST_SECONDS * 1e9)))  # no farther from now than a store can tell
 
 
 def now_of(turn: Stepping) -> datetime:
