@@ -25,6 +25,7 @@ from routilux import (
     StatusError,
     open_store,
 )
+from routilux.runtime import serving as serving_module
 from routilux.store.memory import MemoryStore
 
 LONG = 20.0
@@ -177,6 +178,22 @@ def test_j9_a_submitted_job_runs_when_somebody_serves(opened):
         stop.set()
         thread.join(LONG)
         assert not thread.is_alive()
+
+
+def test_j9_whoever_serves_is_told_of_what_is_submitted(opened, monkeypatch):
+    monkeypatch.setattr(serving_module, "ORPHANS_EVERY", 3_600.0)
+    with Engine(store=opened()) as engine, Engine(store=opened()) as other:
+        handled(lambda ctx, data: ctx.finish(data), engine)
+        flow = handled(lambda ctx, data: ctx.finish(data), other)
+        first = other.submit(flow, {"data": 0})
+        thread = serving(engine)
+        assert first.wait(LONG)
+        states = [other.submit(flow, {"data": index}) for index in range(3)]
+        assert [state.result for state in states if state.wait(LONG)] == [0, 1, 2]
+        while engine.store.receive(0):  # what was seen to does not stay
+            assert not engine.closing.wait(0.01)
+        engine.close()
+        thread.join(LONG)
 
 
 def test_j9_serving_ends_when_the_engine_is_closed():

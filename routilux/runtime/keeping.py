@@ -168,11 +168,20 @@ class Keeping:
         except StaleWriterError:
             return self._existing(flow, record.job_id, origin, owned)
         if not owned:
+            self._offer(record.job_id)
             return self._elsewhere(flow, record)
         job = self.adopt(flow, record, journal, head, origin)
         self.hold(job)
         job.note_began()
         return job
+
+    def _offer(self, job_id: str) -> None:
+        """Tell whoever serves of a job that nobody runs; without that, it is found when they look for such jobs."""
+        try:
+            if isinstance(self.engine.store, Inbox):
+                self.send([(job_id, message(do="run"))])
+        except StoreError as error:
+            logger.warning("job %r was submitted, and nobody could be told: %s", job_id, error)
 
     def _existing(self, flow: Any, job_id: str, origin: str, owned: bool) -> Job:
         where = f"flow {flow.flow_id!r}: job {job_id!r}"

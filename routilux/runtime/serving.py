@@ -129,5 +129,5 @@ class Serving:
             job.flow.resume(JobState(job))
         elif do not in ("run", "resume"):
             raise StatusError(f"nobody knows how to {do!r}")
-        if not job.record.status.ended:
+        if do != "run" and not job.record.status.ended:
             job.noted(message.number)
