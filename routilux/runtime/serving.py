@@ -18,7 +18,7 @@ from ..errors import RoutiluxError, StatusError, StoreError
 from ..store.base import Inbox, Message
 from .durable_job import DurableJob
 from .job_state import JobState
-from .keeping import UNFINISHED
+from .owning import UNFINISHED
 
 logger = logging.getLogger("routilux")
 EVERY = 0.05  # seconds between two looks at the inbox

@@ -1,0 +1,198 @@
+"""Which durable jobs are in memory, and how those that wait are let go of until they are woken."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import deque
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..core.commits import go_on, unfinished
+from ..core.points import Wait
+from ..errors import (
+    ExecutionError,
+    RoutiluxError,
+    StoreError,
+)
+from ..store.base import FactStore, JobHead
+from .durable_job import DurableJob
+from .job import Job
+from .loading import Loading
+from .timers import Timer
+
+logger = logging.getLogger("routilux")
+WAKE_AGAIN = 1_000_000_000  # nanoseconds, after which a job that could not be read when it was due is read again
+
+
+class Sleeper(NamedTuple):
+    """A job that waits, of which nothing else is in memory: for what, and the timer that wakes it."""
+
+    flow: Any
+    head: JobHead
+    waits: tuple[Wait, ...]
+    timer: Timer | None
+
+
+class Sleeping(Loading):
+    """The jobs of one engine that run, rest or sleep. For the arguments see `Keeping`.
+
+    ``live`` are those that somebody has in memory, ``held`` those that run, or will without anybody's doing.
+    """
+
+    def __init__(self, engine: Any, store: FactStore, lease: float, patience: float) -> None:
+        super().__init__(engine, store, lease, patience)
+        self.live: weakref.WeakValueDictionary[str, DurableJob] = weakref.WeakValueDictionary()
+        self.held: dict[str, DurableJob] = {}
+        self.sleepers: dict[str, Sleeper] = {}
+        self.suspects: list[DurableJob] = []  # jobs that are to run when nothing else does
+        self._waking = threading.Lock()
+        self._due: deque[str] = deque()  # jobs that sleep and whose time has come
+
+    def begun(self, job: DurableJob) -> None:
+        """Hold a job that was restored, and is about to be in the store."""
+        if self._renewing is None:
+            self.claim([])
+        if not job.record.status.ended:
+            self.hold(job)
+
+    def hold(self, job: DurableJob) -> None:
+        """Keep a job that runs here."""
+        with self._lock:
+            self.live[job.record.job_id] = self.held[job.record.job_id] = job
+
+    def put_to_sleep(self, job: DurableJob) -> None:
+        """Let go of a job that waits until what it waits for comes; the store has all of it.
+
+        Whoever has its state, or is inside ``execute``, keeps the object alive, which is woken then. The caller holds
+        the job's lock.
+        """
+        job_id, waits = job.record.job_id, [each.wait for each in job.record.waiting.values() if each.wait is not None]
+        with self._lock:
+            if self.held.get(job_id) is not job or job in self.suspects:
+                return
+            del self.held[job_id]
+            for each in job.timers.values():
+                each.cancel()
+            job.timers.clear()
+            dues = [wait.due for wait in waits if wait.due is not None]
+            timer: Timer | None = None
+            if dues:
+                timer = self.engine.timers.at(min(dues), partial(self._time_came, job_id))
+            self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer)
+        job.flow._jobs.forget(job)
+
+    def awake(self, job: DurableJob) -> None:
+        """Keep a job that sleeps, because somebody works for it."""
+        if job.record.job_id not in self.sleepers:
+            return
+        job.flow._jobs.count(job)  # which its flow refuses when it was shut down
+        with self._lock:
+            sleeper = self.sleepers.pop(job.record.job_id, None)
+            if sleeper is None:
+                return
+            if sleeper.timer is not None:
+                sleeper.timer.cancel()
+            self.held[job.record.job_id] = job
+        job.go_on()
+
+    def _time_came(self, job_id: str) -> None:
+        """Have a job that sleeps woken soon; those whose time has come are woken in the order in which it has."""
+        self._due.append(job_id)
+        self.engine.committers.submit(self._wake_next)
+
+    def _wake_next(self) -> None:
+        """Wake the job whose time came first; while the store cannot be read, try again."""
+        with self._waking:
+            job_id = self._due.popleft()
+            try:
+                self._found(job_id)
+            except StoreError:
+                if not self.engine.closing.is_set():
+                    again = self.engine.clock.monotonic_ns() + WAKE_AGAIN
+                    self.engine.timers.at(again, partial(self._time_came, job_id))
+            except RoutiluxError as error:
+                logger.warning("job %r, whose time has come, cannot go on: %s", job_id, error)
+
+    def find(self, job_id: str) -> DurableJob | None:
+        """Return a job that runs here, after waking it when it sleeps; None when it does not run here."""
+        with self._waking:
+            return self._found(job_id)
+
+    def _found(self, job_id: str) -> DurableJob | None:
+        """Do what `find` does. The caller holds ``_waking``."""
+        job = self._asleep(job_id)
+        if job is None:
+            return self.held.get(job_id)
+        self.awake(job)
+        return job
+
+    def here(self, job_id: str) -> DurableJob | None:
+        """Return a job that runs here, or rests and is in memory, without waking it; None when there is none."""
+        with self._waking:
+            job = self.live.get(job_id)
+            return job if job is not None and job.halted is None else self._asleep(job_id)
+
+    def _asleep(self, job_id: str) -> DurableJob | None:
+        """Return a job that sleeps here. The caller holds ``_waking``."""
+        sleeper = self.sleepers.get(job_id)
+        job = self.live.get(job_id) if sleeper is not None else None
+        if sleeper is not None and job is None:
+            loaded = self.load(sleeper.flow, sleeper.head, allow_changes=True)
+            unfinished(loaded.record)
+            job = self.adopt(sleeper.flow, loaded.record, loaded.journal, sleeper.head, loaded.origin)
+            self.live[job_id] = job
+        return job
+
+    def leave(self, flow: Any) -> None:
+        """Let go of the jobs of a flow that was shut down, so that they can go on elsewhere."""
+        flow_id = flow.flow_id
+        closed = ExecutionError(
+            f"flow {flow_id!r} was shut down; an engine with the same store can recover the job with a new Flow"
+        )
+        with self._lock:
+            sleepers = [job_id for job_id, sleeper in self.sleepers.items() if sleeper.flow is flow]
+            for job_id in sleepers:
+                timer = self.sleepers.pop(job_id).timer
+                if timer is not None:
+                    timer.cancel()
+            held = [job for job in self.held.values() if job.flow is flow]
+            if self.flows.get(flow_id) is flow:
+                del self.flows[flow_id]
+        awake = [self.live[job_id] for job_id in sleepers if job_id in self.live]
+        for job in [*held, *awake]:
+            job.halt(closed)
+        self.engine.timers.prune()
+        left = [*sleepers, *(job.record.job_id for job in held)]
+        if left and not self.engine.closing.is_set():
+            try:
+                self.store.let_go(self.owner, left)
+            except StoreError:  # the lease runs out by itself
+                pass
+
+    def moves(self, jobs: tuple[str, ...]) -> bool:
+        """Whether one of these jobs will go on by itself, or has ended."""
+        return any(map(self._moves, jobs))
+
+    def _moves(self, job_id: str) -> bool:
+        job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
+        if job is not None:
+            return not job.at_rest or job.record.status.ended
+        if sleeper is None:  # another process has it
+            return True
+        return go_on(sleeper.waits, self.moves)
+
+    def runs_here(self, job_id: str) -> bool:
+        """Whether a job runs, or sleeps, here."""
+        return job_id in self.held or job_id in self.sleepers
+
+    def get(self, job_id: str) -> Job:
+        """Return a job: the one that runs here, or one as the store has it."""
+        job = self.here(job_id)
+        return job if job is not None else self.foreign(self.head_of(job_id))
+
+    def seen_here(self, job_id: str) -> Job | None:
+        """Return a job that runs here, or what one that sleeps here looks like, without waking it."""
+        job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
+        return job if job is not None or sleeper is None else self.foreign(sleeper.head)
