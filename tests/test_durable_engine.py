@@ -752,11 +752,42 @@ def test_l3_a_handler_whose_time_is_up_is_fenced(kind, opened):
     with Engine(store=opened()) as engine:
         flow = chain(step, sink, engine=engine)
         flow.set_error_handler(ErrorHandler(ErrorStrategy.SKIP))
-        state = flow.execute("r0")
+        state = flow.execute("r0", job_id="j")
         go.set()
         over.wait()
         assert (state.status, state.error.type) == ("completed", "HandlerTimeoutError")
         assert (sink.got, state.get_shared_data("a"), len(errors)) == ([], None, 1)
+        assert [head.status for head in engine.jobs()] == ["completed"]
+    with Engine(store=opened()) as engine:
+        chain(step, sink, engine=engine)
+        assert engine.recover() == []
+        again = engine.get("j")
+        assert (again.status, again.error.type) == ("completed", "HandlerTimeoutError")
+        assert [str(each.status) for each in again.get_execution_history()] == ["skipped"]
+
+
+def test_l3_a_coroutine_whose_time_is_up_is_retried_in_the_store_as_well(engine):
+    tries, never = [], Signal()
+
+    async def slow(step, **_):
+        tries.append(of_attempt(step))
+        of_context(step).emit("output", data=len(tries))
+        if len(tries) < 3:
+            await never
+
+    flow = chain(AsyncStep(slow, timeout=0.03), sink := Sink(), engine=engine)
+    flow.set_error_handler(ErrorHandler(ErrorStrategy.RETRY, max_retries=3, retry_delay=0.0))
+    state = flow.execute("r0", job_id="j")
+    assert (state.status, tries, sink.got) == ("completed", [1, 2, 3], [3])
+    assert [head.status for head in engine.jobs()] == ["completed"]
+
+
+def of_context(step: Step) -> Any:
+    return step.get_execution_context()
+
+
+def of_attempt(step: Step) -> int:
+    return of_context(step).attempt
 
 
 @pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])

@@ -88,6 +88,27 @@ class DurableTaskTurn(Durable, TaskTurn):
                 self.following(False)
         job.tell()
 
+    def commit_timeout(self, activation: Activation, error: BaseException) -> None:
+        """Commit, on a thread, that the time of the handler was up."""
+        job, at = self.job, self.job.now()
+        self.waits_for = None
+
+        def commit() -> None:
+            again = False
+            try:
+                again = self.conclude(activation, error, at)
+            except Exception as refused:
+                if job.halted is None and self.record.running.get(activation.delivery.id) is activation:
+                    job.interrupted(refused)
+            with job.lock:
+                if again:  # the retry keeps the mailbox
+                    job.settle()
+                else:
+                    self.following(False)
+            job.tell()
+
+        job.engine.committers.submit(commit)
+
     def overflow(self) -> None:
         """Let the handler go on: it awaits ``ctx.flush()`` now and then."""
 

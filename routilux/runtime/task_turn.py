@@ -218,9 +218,13 @@ class TaskTurn(Committing):
         self.drop_state()
         with self.job.lock:
             self._give_up()
-        self.commit_failure(activation, self.job.now(), self.time_is_up(activation.slot), False)
+        self.commit_timeout(activation, self.time_is_up(activation.slot))
         if self.task is not None:
             self.task.cancel()
+
+    def commit_timeout(self, activation: Activation, error: BaseException) -> None:
+        """Commit that the time of the handler was up."""
+        self.commit_failure(activation, self.job.now(), error, False)
 
     # --- what the handler does ----------------------------------------------------------------------------------------
 
