@@ -7,28 +7,22 @@ is one of those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.commits import committed
-from ..core.copying import ATOMS, copy_payload
+from ..core.copying import copy_payload
 from ..core.job_record import Activation
 from ..core.plan import SlotPlan
 from ..core.points import Committed, Point, Read, Wait
 from ..core.policy import ErrorStrategy
-from ..core.records import ErrorRecord, Logged, Sent
-from ..errors import ExecutionError, PayloadError, ReplayError, Suspend
+from ..core.records import ErrorRecord
+from ..errors import PayloadError, ReplayError
 from ..routine.binding import shortened
-from .committing import Committing
 from .describing import describe
-from .drafts import MISSING, Draft, EditDraft
-from .durable_job import DurableJob
-from .gathering import COPY, EDIT, LOOK, Gathering, SharedView, over
-from .read_forms import WHAT, form_of, value_of
-from .state_writes import Area
-
-NO_POINTS: list[Point] = []
-NOTHING: dict[str, Any] = {}
+from .drafts import MISSING
+from .durable_state import DurableState
+from .gathering import COPY, LOOK, Gathering
 
 REPLAYING = (
     "up to its last step or wait, a handler must do the same things in the same order when it runs again: take times, "
@@ -36,280 +30,8 @@ REPLAYING = (
 )
 
 
-class Durable(Committing):
-    """What turns of durable jobs have in common on threads and on the event loop.
-
-    ``points`` are those that the turn had when it began, ``place`` counts those that it has reached. ``waits_for`` is
-    set when the handler is left because it waits, ``refused`` when a commit was refused, which fails the activation.
-    """
-
-    job: DurableJob
-    gathered: Gathering
-    points: list[Point]
-    place: int
-    waits_for: tuple[str, Wait] | None
-    refused: Exception | None
-    copied: dict[str, Any]
-    copy_noted: set[str]
-    edit_base: dict[str, Any]
-    error: BaseException | None
-
-    def prepare(self) -> None:
-        """Make ready for the first activation."""
-        self.gathered = Gathering()
-        self.shared = SharedView(self)
-
-    def begin(self, activation: Activation) -> None:
-        """Make ready for an activation."""
-        self.held = []
-        if not self.gathered.clean:
-            self.gathered = Gathering()
-        points = self.record.points
-        self.points = points.get(activation.delivery.id, NO_POINTS)[:] if points else NO_POINTS
-        self.place = 0
-        self.waits_for = None
-        self.refused = None
-        self.copied = NOTHING
-        self.copy_noted = set()
-
-    @property
-    def replaying(self) -> bool:
-        """Whether the handler is not yet past the last point that it had reached before."""
-        return self.place < len(self.points)
-
-    def check(self, activation: Activation) -> None:
-        """Raise when the activation may not act any more."""
-        if self.waits_for is not None:
-            raise self.suspension()
-        refused = self.refused or self.job.halted
-        if refused is not None:
-            raise refused
-        if self.record.running.get(activation.delivery.id) is not activation:
-            raise self.too_late(activation)
-
-    def suspension(self) -> Suspend:
-        """Return what leaves the handler because it waits."""
-        assert self.waits_for is not None
-        assert self.activation is not None
-        return Suspend(
-            f"{self.where(self.activation.slot)} waits at {self.waits_for[0]!r}: the handler is left, and runs again "
-            f"from its start when that is over, with all steps as they were. This is no error: let it pass (catch "
-            f"'Exception', never 'BaseException'); what a 'finally' block does to the job meanwhile is refused"
-        )
-
-    # --- what the handler does, gathered ------------------------------------------------------------------------------
-
-    def emit(self, event_name: str, params: dict[str, Any]) -> None:
-        """Emit an event of the routine when the turn commits; it does by itself when many wait for that."""
-        activation, held = self.acting(f"emit({event_name!r})"), self.held
-        assert held is not None
-        self.check(activation)
-        event = self._event(activation.slot, event_name, params)
-        isolate = False
-        if self.job.plan.copy_payloads:
-            for value in params.values():
-                if value.__class__ not in ATOMS:
-                    params, isolate = copy_payload(params), True
-                    break
-        held.append((event, params, isolate, False))
-        if len(held) >= self.job.max_pending and self.editing is None:
-            self.overflow()
-
-    def overflow(self) -> None:
-        """Commit, because many emissions wait for it."""
-        raise NotImplementedError
-
-    def send_output(self, output_type: str, data: dict[str, Any]) -> None:
-        """Append to the job's outputs when the turn commits."""
-        activation = self.acting(f"send_output({output_type!r})")
-        self.check(activation)
-        if not isinstance(output_type, str):
-            raise ExecutionError(f"{self.where(activation.slot)}: output_type must be a string, not {output_type!r}")
-        self.gathered.outputs.append(Sent(activation.slot.routine_id, output_type, copy_payload(data), self.job.now()))
-
-    def log(self, entry: dict[str, Any]) -> None:
-        """Append to the shared log when the turn commits."""
-        self.check(self.acting("append_to_shared_log()"))
-        self.gathered.log.append(Logged(entry, self.job.now()))
-
-    def own_log(self) -> list[Logged]:
-        """Return what this turn has logged and not yet committed."""
-        return self.gathered.log
-
-    # --- the state, as this turn sees it ------------------------------------------------------------------------------
-
-    def note_read(self, area: Area, key: str | None) -> None:
-        """Remember which revision was read: that of the first look since the last point."""
-        known = self.gathered.looked.get((area, key))
-        self.reads[area, key] = self.record.revision if known is None else known[1]
-
-    def look(self, area: Area, key: str, *, noting: bool = True) -> tuple[Any, int]:
-        """Return the value of a key as this turn sees it, `MISSING` if it is not there, and of which revision it is."""
-        own = self.gathered.own(area)
-        if key in own:
-            return own[key], self.record.revision
-        value, revision = self._looked(area, key)
-        if noting:
-            self.reads[area, key] = revision
-        return value, revision
-
-    def _looked(self, area: Area, key: str | None) -> tuple[Any, int]:
-        looked = self.gathered.looked
-        known = looked.get((area, key))
-        if known is None and key is not None and (area, None) in looked:
-            whole, revision = looked[area, None]
-            return ({} if whole is None else whole).get(key, MISSING), revision
-        if known is None:
-            known = self._recalled(area, key)
-        if known is None:
-            with self.job.lock:
-                values: Mapping[str, Any] | None = self.record.shared
-                if area is not None:
-                    values = self.record.routine_states.get(area)
-                if key is None:
-                    known = (None if values is None else self._as_looked(area, values), self.record.revision)
-                else:
-                    known = ((values or {}).get(key, MISSING), self.record.revision)
-        looked[area, key] = known
-        return known
-
-    def _as_looked(self, area: Area, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values as they are, but those that this turn has looked at since its last point as they were."""
-        found = dict(values)
-        for (looked_area, key), (value, _) in self.gathered.looked.items():
-            if looked_area == area and key is not None:
-                found[key] = value
-        return {key: value for key, value in found.items() if value is not MISSING}
-
-    def seen(self, key: str) -> int:
-        """Return the latest revision of a key that this turn has read, or shown again since its last point."""
-        return self._as_shown(None, key, super().seen(key))
-
-    def _seen(self, area: Area, key: str) -> int:
-        return self._as_shown(area, key, super()._seen(area, key))
-
-    def _as_shown(self, area: Area, key: str, seen: int) -> int:
-        known = self.gathered.looked.get((area, key))
-        return seen if known is None else min(seen, known[1])
-
-    def _recalled(self, area: Area, key: str | None) -> tuple[Any, int] | None:
-        """Return what the handler saw when it came to the next point for the first time."""
-        if self.replaying:
-            for read in self.points[self.place].reads:
-                if read.source == LOOK and (read.area, read.key) == (area, key):
-                    return self._decoded(read), read.revision
-        return None
-
-    def _decoded(self, read: Read) -> Any:
-        if not read.form:
-            return MISSING
-        if read.area is not None:
-            return self.job.decode(read.form[0], WHAT)
-        return value_of(self.job, self.schema, read.key, read.form, self.record.shared)
-
-    def routine_state(self, routine_id: str) -> dict[str, Any] | None:
-        """Return the values of a routine's state as this turn sees it; None when it has none."""
-        own = self.gathered.own(routine_id)
-        state, revision = self._looked(routine_id, None)
-        self.reads[routine_id, None] = revision
-        return None if state is None and not own else over(state or {}, own)
-
-    def snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
-        """Return the values of the state as this turn sees them, and their revision."""
-        own, schema = self.gathered.own(None), self.schema
-        if read:
-            values, revision = self._looked(None, None)
-            self.reads[None, None] = revision
-        else:
-            with self.job.lock:
-                self.still(activation)
-                values, revision = dict(self.record.shared), self.record.revision
-            for point in reversed(self.points[self.place :]):
-                for each in reversed(point.reads):
-                    if each.source == COPY and each.key is not None:
-                        values[each.key] = self._decoded(each)
-            self.copied = values
-        values = over(values, own)
-        return (values if schema is None else schema.fields_of(values)), revision
-
-    def commit_changes(self, error: BaseException | None) -> BaseException | None:
-        """Gather in-place changes of the state. A bad one fails the activation and takes the batch with it."""
-        try:
-            self.end_state()
-        except Exception as refused:
-            if error is None:
-                self.refused = refused
-            self.drop()
-            return error or refused
-        return error
-
-    def state(self) -> Any:
-        """Return what a handler sees as ``ctx.state``."""
-        made = self.draft is None and self.editing is None
-        face = super().state()
-        if made and self.draft is not None:
-            for point in self.points[self.place :]:
-                for each in point.reads:
-                    if each.source == COPY and each.key is not None:
-                        self.draft.newer.setdefault(each.key, each.revision)
-        return face
-
-    def path_seen(self, key: str) -> int:
-        """Return the revision of a key that a change of a part of its value builds on."""
-        looked = self.gathered.looked.get((None, key))
-        return max(self.seen(key), -1 if looked is None else looked[1])
-
-    def put(
-        self,
-        activation: Activation,
-        area: Area,
-        keys: tuple[str, ...],
-        values: dict[str, Any],
-        removed: tuple[str, ...],
-        seen: Any,
-    ) -> None:
-        """Gather a write; whether it loses somebody else's is known when it is committed."""
-        for key in keys:
-            self.gathered.seen.setdefault((area, key), seen(key))
-        self.gathered.put(area, values, removed)
-
-    # --- edits --------------------------------------------------------------------------------------------------------
-
-    def edit_values(self) -> dict[str, Any]:
-        """Return the values that an edit begins with: those that it had, when it is replayed."""
-        values = dict(self.record.shared)
-        if self.replaying:
-            for read in self.points[self.place].reads:
-                if read.source == EDIT and read.key is not None:
-                    values[read.key] = self._decoded(read)
-        self.edit_base = values
-        values = over(values, self.gathered.own(None))
-        return values if self.schema is None else self.schema.fields_of(values)
-
-    def writes_pending(self) -> bool:
-        """Whether this turn has written to the shared data and not committed that."""
-        self.commit_draft()
-        return bool(self.gathered.own(None))
-
-    def _commit_edit(self, draft: EditDraft) -> None:
-        self._note_draft(draft, self.edit_base, set(), EDIT)
-        super()._commit_edit(draft)
-
-    def _note_draft(self, draft: Draft, base: Mapping[str, Any], noted: set[str], source: str) -> None:
-        keys: Iterable[str] = {**base, **dict.fromkeys(draft.read)} if draft.whole else draft.read
-        for key in sorted(keys):
-            if key not in noted and (self.schema is None or key in self.schema.fields):
-                noted.add(key)
-                self._keep_read(None, key, base.get(key, MISSING), draft.since, source)
-
-    def _keep_read(self, area: Area, key: str | None, value: Any, revision: int, source: str) -> None:
-        form: list[Any] | None = []
-        if area is not None:
-            form = [self.job.encode(value, WHAT)]
-        elif value is not MISSING:
-            form = form_of(self.job, self.schema, key, value)
-        if form is not None:
-            self.gathered.reads.append(Read(area, key, form, revision, source))
+class Durable(DurableState):
+    """What turns of durable jobs have in common on threads and on the event loop."""
 
     # --- points -------------------------------------------------------------------------------------------------------
 
@@ -351,11 +73,6 @@ class Durable(Committing):
     def keeps_emissions(self, slot: SlotPlan) -> bool:
         """Whether emissions leave at the end of the turn only: under SKIP, when it has succeeded."""
         return slot.policy.strategy is ErrorStrategy.SKIP
-
-    def drop(self) -> None:
-        """Forget what was gathered."""
-        self.gathered = Gathering()
-        self.held = []
 
     def encode(self, value: Any, what: str) -> Any:
         """Return the JSON form of a value. Raises SaveError when it has none."""
