@@ -39,6 +39,15 @@ class Committers:
             self._work.put(work)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            with self._lock:
+                self._idle -= 1
+                self._threads.discard(threading.current_thread())
+            raise
+
+    def _serve(self) -> None:
         while True:
             try:
                 work = self._work.get(timeout=PATIENCE)
@@ -49,6 +58,8 @@ class Committers:
                         self._threads.discard(threading.current_thread())
                         return
                 continue
-            work()
-            with self._lock:
-                self._idle += 1
+            try:
+                work()
+            finally:
+                with self._lock:
+                    self._idle += 1

@@ -17,7 +17,7 @@ from ..core.numbers import LONGEST_SECONDS, real, seconds, whole
 from ..core.points import Point, Wait
 from ..core.policy import MOST_RETRIES, ErrorHandler, ErrorStrategy
 from ..core.records import ErrorRecord
-from ..errors import ExecutionError, SaveError, StepError, StepExecutionError, StepTimeoutError
+from ..errors import DeclarationError, ExecutionError, SaveError, StepError, StepExecutionError, StepTimeoutError
 from .clock import nanoseconds, utc
 from .describing import describe, rebuilt
 from .invoking import ChildHandle, Invocation, result_of
@@ -108,6 +108,10 @@ class StepOptions:
         real(self.base_delay, f"{where}: base_delay", 0.0)
         real(self.max_delay, f"{where}: max_delay", 0.0)
         seconds(self.timeout, f"{where}: timeout")
+        kinds = self.retryable if isinstance(self.retryable, tuple) else (self.retryable,)
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise DeclarationError(f"{where}: retryable takes exception classes, not {kind!r}")
         return ErrorHandler(
             ErrorStrategy.RETRY,
             max_retries=self.max_retries,
