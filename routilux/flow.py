@@ -257,8 +257,8 @@ class Flow(Graph):
         """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.
 
         A job in a store that waits, for a time or an event, is not waited for: it goes on when an engine recovers it.
-        No job can be started afterwards. With ``cancel``, the jobs are cancelled first, so that only handlers that run
-        are waited for. A second call does nothing.
+        No job can be started afterwards. With ``cancel``, the jobs are cancelled first, those that wait too, so that
+        only handlers that run are waited for. A second call does nothing.
 
         Raises:
             ContextError: inside a handler of one of the jobs.
@@ -267,6 +267,8 @@ class Flow(Graph):
         refuse_on_loop(f"flow {self.flow_id!r}: shutdown()")
         for job in self._jobs.running():
             refuse_inside(job, "shutdown()")
+        if cancel and self.engine.keeping is not None:
+            self.engine.keeping.wake_all(self)
         self._jobs.shut_down()
         for job in self._jobs.running():
             if cancel:

@@ -235,7 +235,7 @@ def test_l3_the_deadline_gives_up_handlers_of_a_job_that_has_failed_already():
     flow = chain(Source([1]), Step(stuck), engine=engine, execution_strategy="concurrent", max_workers=3)
     flow.add_routine(Step(failing), "failing")
     flow.connect("r0", "output", "failing", "input")
-    state = flow.execute("r0", timeout=0.1)
+    state = flow.execute("r0", timeout=1.0)
     assert state.error.type == "ValueError"
     assert state.pending_count == 0
     assert engine.given_up_threads == 1

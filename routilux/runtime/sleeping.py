@@ -145,6 +145,12 @@ class Sleeping(Loading):
             self.live[job_id] = job
         return job
 
+    def wake_all(self, flow: Any) -> None:
+        """Wake the jobs of a flow that sleep."""
+        for job_id, sleeper in list(self.sleepers.items()):
+            if sleeper.flow is flow:
+                self.find(job_id)
+
     def leave(self, flow: Any) -> None:
         """Let go of the jobs of a flow that was shut down, so that they can go on elsewhere."""
         flow_id = flow.flow_id
