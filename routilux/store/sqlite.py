@@ -21,6 +21,22 @@ T = TypeVar("T")
 SYNCHRONOUS = ("FULL", "NORMAL")
 
 
+class _Forks:
+    """How often this process, or one before it, was made by a fork: a look at a number, where a commit counts, is
+    cheaper than to ask the system for the process."""
+
+    count = 0
+
+    def happened(self) -> None:
+        """Note that this process was made by a fork."""
+        self.count += 1
+
+
+forks = _Forks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forks.happened)
+
+
 class SQLiteStore:
     """A store of facts and an inbox in one SQLite file. Its methods are those of FactStore and Inbox.
 
@@ -45,6 +61,7 @@ class SQLiteStore:
         self._name = f"SQLite store {self._path!r}"
         check_version_of_sqlite(self._name)
         self._process = os.getpid()
+        self._forks = forks.count
         self._closed = False
         self._writer = SharedWriter(connected(self._path, self._name, synchronous, busy_timeout), self._name)
         self._write_alone = self._writer.write_alone
@@ -59,7 +76,7 @@ class SQLiteStore:
         self, job_id: str, after: int, entries: Sequence[bytes], epoch: int, head: JobHead | None = None
     ) -> None:
         """Append entries to a job's journal; see FactStore."""
-        if os.getpid() != self._process:
+        if forks.count != self._forks:
             self._check_process()
         if head is None and len(entries) == 1:
             values = (job_id, after, job_id, epoch, after, entries[0])
@@ -147,7 +164,7 @@ class SQLiteStore:
                     reader.execute("ROLLBACK")
 
     def _check_process(self) -> None:
-        if os.getpid() != self._process:
+        if forks.count != self._forks:
             raise StoreError(
                 f"{self._name}: process {self._process} has opened it, and this one is a fork of that; "
                 "open the store again here, with open_store()"
