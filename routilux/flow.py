@@ -267,8 +267,11 @@ class Flow(Graph):
         refuse_on_loop(f"flow {self.flow_id!r}: shutdown()")
         for job in self._jobs.running():
             refuse_inside(job, "shutdown()")
-        if cancel and self.engine.keeping is not None:
-            self.engine.keeping.wake_all(self)
+        if cancel:  # while jobs that sleep can still be woken for it
+            if self.engine.keeping is not None:
+                self.engine.keeping.wake_all(self)
+            for job in self._jobs.running():
+                job.cancel_unless_ended("the flow was shut down")
         self._jobs.shut_down()
         for job in self._jobs.running():
             if cancel:

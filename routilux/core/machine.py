@@ -46,7 +46,7 @@ def enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate:
 
 
 def change(record: JobRecord, status: JobStatus) -> None:
-    """Put a delivery into its mailbox."""
+    """Give the job another status. Raises StatusError when that may not follow."""
     if status not in MAY_FOLLOW[record.status]:
         check_change(f"flow {record.plan.flow_id!r}: job {record.job_id!r}", record.status, status)
     record.status = status
@@ -148,7 +148,6 @@ def forget_failed_step(record: JobRecord, delivery: int) -> None:
 
 
 def _keep_points(record: JobRecord, activation: Activation, points: list[Point] | None) -> None:
-    """Give the job another status. Raises StatusError when that may not follow."""
     if points:
         record.points[activation.delivery.id] = points
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import queue
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 
 MOST = 16
@@ -17,49 +18,54 @@ class Committers:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._work: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._threads: set[threading.Thread] = set()
-        self._idle = 0
+        self._changed = threading.Condition()
+        self._work: deque[Callable[[], object]] = deque()
+        self._threads = 0
+        self._idle = 0  # threads that wait for work, and have not been woken for any
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Have something done soon, which does not raise. Raises RuntimeError when the system gives no thread."""
-        with self._lock:
+        """Have something done soon; what it raises is shown as what a thread raises is.
+
+        Raises RuntimeError when there is no thread and the system gives none.
+        """
+        with self._changed:
+            self._work.append(work)
             if self._idle:
                 self._idle -= 1
-            elif len(self._threads) < MOST:
+                self._changed.notify()
+            elif self._threads < MOST:
                 thread = threading.Thread(target=self._run, name="routilux-commits", daemon=True)
-                self._threads.add(thread)
+                self._threads += 1
                 try:
                     thread.start()
                 except RuntimeError:
-                    self._threads.remove(thread)
+                    self._threads -= 1
                     if not self._threads:
+                        self._work.pop()
                         raise
-            self._work.put(work)
 
     def _run(self) -> None:
-        try:
-            self._serve()
-        except BaseException:
-            with self._lock:
-                self._idle -= 1
-                self._threads.discard(threading.current_thread())
-            raise
-
-    def _serve(self) -> None:
         while True:
-            try:
-                work = self._work.get(timeout=PATIENCE)
-            except queue.Empty:
-                with self._lock:
-                    if self._work.empty():
-                        self._idle = max(self._idle - 1, 0)
-                        self._threads.discard(threading.current_thread())
-                        return
-                continue
+            work = self._next()
+            if work is None:
+                return
             try:
                 work()
-            finally:
-                with self._lock:
-                    self._idle += 1
+            except BaseException:
+                kind, error, trace = sys.exc_info()
+                assert kind is not None
+                threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))
+            del work
+
+    def _next(self) -> Callable[[], object] | None:
+        """Return the next piece of work, after waiting for it; None when the thread is to end."""
+        with self._changed:
+            while not self._work:
+                self._idle += 1
+                woken = self._changed.wait(PATIENCE)
+                if not woken and self._idle:
+                    self._idle -= 1  # nobody has counted on this thread
+                    if not self._work:
+                        self._threads -= 1
+                        return None
+            return self._work.popleft()

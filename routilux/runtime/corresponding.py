@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -19,8 +21,10 @@ from ..store.values import Writer
 from .durable_job import DurableJob
 from .invoking import answer_of
 from .job import PARENT_CANCELLED, Job
-from .owning import UNFINISHED
+from .owning import RESUMABLE, UNFINISHED
 from .sleeping import Sleeping
+
+logger = logging.getLogger("routilux")
 
 
 class Corresponding(Sleeping):
@@ -28,15 +32,18 @@ class Corresponding(Sleeping):
 
     def tell_parent(self, job: Job) -> None:
         """Tell the job that waits for this one how it has ended."""
-        parent_id, answer = job.record.parent_job_id or "", answer_of(job)
+        parent_id = job.record.parent_job_id or ""
         try:
+            answer = answer_of(job)
             parent = self.find(parent_id)
             if parent is not None:
                 self.answer(parent, job.record.job_id, answer)
             else:
                 self.send([(parent_id, message(do="answer", job=job.record.job_id, answer=answer))])
-        except RoutiluxError:  # whoever recovers the parent looks for itself
-            pass
+        except StoreError:
+            self.again(partial(self.tell_parent, job))
+        except RoutiluxError as error:  # whoever recovers the parent looks for itself
+            logger.info("job %r cannot be told of job %r now: %s", parent_id, job.record.job_id, error)
 
     def answer(self, parent: DurableJob, job_id: str, answer: Mapping[str, Any]) -> None:
         """Give a job the answer of one that it waits for."""
@@ -51,8 +58,11 @@ class Corresponding(Sleeping):
         def look() -> None:
             try:
                 self.look_after(parent, children)
-            except RoutiluxError:  # the parent halts, or whoever recovers it looks for itself
-                pass
+            except StoreError:
+                if parent.halted is None:
+                    self.again(look)
+            except RoutiluxError as error:  # the parent halts, or whoever recovers it looks for itself
+                logger.info("%s cannot be told of other jobs now: %s", parent.subject, error)
 
         self.engine.committers.submit(look)
 
@@ -64,25 +74,34 @@ class Corresponding(Sleeping):
                 if live.record.status.ended:
                     self.answer(parent, child, answer_of(live))
                 continue
-            for head in self.store.heads(job_id=child):
-                if JobStatus(head.status).ended:
-                    self.answer(parent, child, answer_of(self.foreign(head)))
+            heads = self.store.heads(job_id=child)
+            if not heads:  # it was pruned: to wait for it is to wait for ever
+                gone = ["ExecutionError", f"job {child!r} is not in the store any more", ""]
+                self.answer(parent, child, {"status": "failed", "reason": "", "error": gone, "result": None})
+            elif JobStatus(heads[0].status).ended:
+                self.answer(parent, child, answer_of(self.foreign(heads[0])))
 
     def cancel_children(self, job: DurableJob) -> None:
-        """Cancel the jobs that a job's handlers have started, as far as they run here."""
-        for job_id in [*self.held, *self.sleepers]:
-            child = self.find(job_id) if job_id.startswith(f"{job.record.job_id}/") else None
-            if child is not None and child.record.parent_job_id == job.record.job_id:
-                try:
-                    child.cancel_unless_ended(PARENT_CANCELLED)
-                except RoutiluxError:  # it has halted
-                    pass
+        """Cancel the jobs that a job's handlers have started, here or elsewhere."""
+        begin = f"{job.record.job_id}/"
+        try:
+            for head in self.store.heads(statuses=UNFINISHED):
+                if head.job_id.startswith(begin):
+                    child = self.find(head.job_id)
+                    if child is None:
+                        self.send([(head.job_id, message(do="cancel", reason=PARENT_CANCELLED))])
+                    elif child.record.parent_job_id == job.record.job_id:
+                        child.cancel_unless_ended(PARENT_CANCELLED)
+        except StoreError:
+            self.again(partial(self.cancel_children, job))
+        except RoutiluxError as error:  # it has halted, and is cancelled when it is taken up again
+            logger.info("what %s has started cannot be cancelled now: %s", job.subject, error)
 
     def publish(self, topic: str, payload: Any, job_id: str | None) -> int:
         """Give an event to one job, or to all that wait for it; see `Engine.publish`."""
         if job_id is not None:
             job = self.find(job_id)
-            here, heads = ([job], []) if job is not None else ([], [self.head_of(job_id)])
+            here, heads = ([job], []) if job is not None else ([], self._open(job_id))
         else:
             asleep = [
                 self.find(name)
@@ -102,6 +121,11 @@ class Corresponding(Sleeping):
                 messages.append((head.job_id, message(do="publish", topic=topic, form=form, keep=keep)))
             self.send(messages)
         return len(here) + len(heads)
+
+    def _open(self, job_id: str) -> list[JobHead]:
+        """Return the head of a job that has not ended for good; raise ExecutionError when there is no such job."""
+        head = self.head_of(job_id)
+        return [head] if head.status in RESUMABLE else []
 
     def _form(self, head: JobHead, payload: Any, topic: str) -> Any:
         flow = self.flows.get(head.flow_id)

@@ -6,7 +6,9 @@ Whoever commits holds ``commits``, and then the lock for as long as the record c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from _thread import get_ident
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..core.commits import answered, published
@@ -85,28 +87,61 @@ class DurableJob(JournaledJob):
 
     # --- what handlers wait for --------------------------------------------------------------------------------------
 
+    def wait(self, timeout: float | None) -> bool:
+        """See `Job.wait`."""
+        self._keeper.check_process()
+        return super().wait(timeout)
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Have the job awake, and nobody else commit, while the block runs; listeners are told afterwards."""
+        with self.lock:
+            self.visitors += 1
+        try:
+            self._keeper.awake(self)
+            with self.commits:
+                self._committing = get_ident()
+                try:
+                    yield
+                finally:
+                    self._committing = 0
+        finally:
+            with self.lock:
+                self.visitors -= 1
+                self.left()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell listeners what was noted, unless this thread is about to do so when it has committed."""
+        if self._committing != get_ident():
+            super().tell()
+
     def publish(self, fact: Published) -> None:
         """Give an event to the job. Raises StoreError when it cannot be kept."""
-        self._keeper.awake(self)
-        with self.commits:
+        with self.at_hand():
             if fact.message and fact.message <= self.record.inbox:
                 return
             self.keep(fact)
             with self.lock:
                 self.wake(published(self.record, fact))
-        self.tell()
 
     def answer(self, fact: Answered) -> None:
         """Tell the job that one of those that it waits for has ended."""
-        self._keeper.awake(self)
-        with self.commits:
+        with self.at_hand():
             activation = self.record.waiting.get(fact.delivery)
             if activation is None:
                 return
             self.keep(fact)
             with self.lock:
                 self.wake(answered(self.record, fact))
-        self.tell()
+
+    def begin_child(self, invocation: Any, job_id: str) -> None:
+        """See `Job.begin_child`. When the store is not there for it, the job halts."""
+        try:
+            super().begin_child(invocation, job_id)
+        except StoreError as error:
+            self.halt(error)
+            raise
 
     def expect(self, jobs: Sequence[str]) -> None:
         """Expect nothing: the store knows how they end."""
@@ -129,16 +164,14 @@ class DurableJob(JournaledJob):
 
     def pause(self, reason: str) -> None:
         """See `Job.pause`."""
-        self._keeper.awake(self)
-        with self.commits:
+        with self.at_hand():
             check_change(self._where(), self.record.status, JobStatus.PAUSED)
             self.keep(Paused(reason))
             super().pause(reason)
 
     def resume(self) -> None:
         """See `Job.resume`."""
-        self._keeper.awake(self)
-        with self.commits:
+        with self.at_hand():
             self.check_resumable()
             self.keep(Resumed(self.now()))
             self._keeper.hold(self)  # it was let go of if it had failed
@@ -146,16 +179,14 @@ class DurableJob(JournaledJob):
 
     def cancel(self, reason: str) -> None:
         """See `Job.cancel`."""
-        self._keeper.awake(self)
-        with self.commits:
+        with self.at_hand():
             check_change(self._where(), self.record.status, JobStatus.CANCELLED)
             self._keep_cancelled(reason)
             super().cancel(reason)
 
     def cancel_unless_ended(self, reason: str) -> None:
         """See `Job.cancel_unless_ended`."""
-        self._keeper.awake(self)
-        with self.commits:
+        with self.at_hand():
             if not self.record.status.ended:
                 self._keep_cancelled(reason)
                 super().cancel_unless_ended(reason)
@@ -177,8 +208,7 @@ class DurableJob(JournaledJob):
 
     def expire(self, timeout: float) -> None:
         """See `Job.expire`."""
-        self._keeper.awake(self)
-        with self.commits:
+        with self.at_hand():
             described = describe(JobTimeoutError(f"not ended within {timeout:g} seconds"))
             self._keep_given_up(described, lambda activation: True)
             if not self.record.status.ended:
@@ -192,7 +222,7 @@ class DurableJob(JournaledJob):
                 self.leave(threading.get_ident())
                 self.settle()
             return
-        with self.commits:
+        with self.at_hand():
             thread, described = threading.get_ident(), describe(error)
             try:
                 self._keep_given_up(described, lambda activation: activation.owner in (thread, 0))

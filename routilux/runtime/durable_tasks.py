@@ -49,11 +49,11 @@ class DurableTaskTurn(Durable, TaskTurn):
                 if self.given_up and self.activation is not None:
                     raise
                 cancelled = True  # what is being committed is committed first
-        if cancelled and self.activation is not None and self.task is not None:
-            self.task.cancel()  # the handler hears of it when it next awaits something
         result, error = outcome[0]
         if error is not None:
             raise error
+        if cancelled and self.activation is not None:
+            raise asyncio.CancelledError  # which whoever cancelled counts on
         return result
 
     async def make_arguments(self, activation: Activation) -> dict[str, Any]:

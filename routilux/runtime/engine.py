@@ -20,6 +20,7 @@ from .jobs import NewJob
 from .threads import SharedThreads
 
 DURABILITIES = ("sync", "async")
+STATUSES = [status.value for status in JobStatus]
 MOST_WORKERS = 10_000
 
 
@@ -87,7 +88,7 @@ class Engine(SharedThreads):
                 store = WriteBehind(store, max_lag_records, max_lag_seconds, store_patience)
             self.keeping = Keeping(self, store, lease, store_patience, detect_poison=detect_poison)
         self._serving: Any = None
-        self._closed = False
+        self._leaving = self._closed = False
 
     # --- flows --------------------------------------------------------------------------------------------------------
 
@@ -110,7 +111,7 @@ class Engine(SharedThreads):
 
     def flow_of(self, flow_id: str) -> Any:
         """Return a flow that was registered. Raises ExecutionError when there is none with this id."""
-        flows = self._kept("this").flows
+        flows = self._kept("its flows").flows
         if flow_id not in flows:
             hint = known_names(flow_id, flows, "flows")
             raise ExecutionError(f"no flow {flow_id!r} is registered with this engine{hint}")
@@ -227,7 +228,7 @@ class Engine(SharedThreads):
         statuses = None if status is None else [status] if isinstance(status, str) else list(status)
         for each in statuses or ():
             if each not in list(JobStatus):
-                raise ExecutionError(f"jobs: unknown status {each!r}{known_names(each, list(JobStatus), 'statuses')}")
+                raise ExecutionError(f"jobs: unknown status {each!r}{known_names(each, STATUSES, 'statuses')}")
         return keeping.store.heads(flow_id=flow_id, statuses=statuses)  # type: ignore[no-any-return]
 
     def prune(self, *, older_than: timedelta | float = 0.0, keep: int | None = None) -> int:
@@ -262,13 +263,16 @@ class Engine(SharedThreads):
         Raises:
             ContextError: inside a handler of one of the jobs.
         """
-        if self._closed:
-            return
-        if self.keeping is not None:
+        if self.keeping is not None and not self._leaving:
+            self.keeping.check_process()
             self.keeping.refuse_inside("Engine: close()")
-        self._closed = True
+        with self._lock:
+            if self._leaving:
+                return
+            self._leaving = True
         if self.keeping is not None:
             self.keeping.close(timeout)
+        self._closed = True  # not before: handlers that are waited for may need the engine
         self.closing.set()
         if self._serving is not None:
             self._serving.join()

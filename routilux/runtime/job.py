@@ -182,9 +182,11 @@ class Job(Timed):
         self.tell()
 
     def _cancel(self, reason: str) -> None:
+        points = (point for each in self.record.points.values() for point in each)
+        parent = bool(self.children) or any(point.kind == "invoke" for point in points)
         cancelled(self.record, reason, self.now())
         self.settle()
-        if self.children or self.record.durable:
+        if parent:
             self.engine.committers.submit(self.cancel_children)
 
     def cancel_children(self) -> None:

@@ -55,6 +55,9 @@ class Keeper(Protocol):
     def begun_to_wait(self, parent: Any, children: tuple[str, ...]) -> None:
         """A job has begun to wait for others."""
 
+    def check_process(self) -> None:
+        """Raise ExecutionError in a process made by fork."""
+
     def cancel_children(self, job: Any) -> None:
         """Cancel the jobs that a job's handlers have started."""
 
@@ -94,6 +97,8 @@ class JournaledJob(Job):
         self.patience = patience
         self.halted: BaseException | None = None
         self.retry_error: BaseException | None = None
+        self.visitors = 0  # those who keep the job from being put to sleep
+        self._committing = 0  # the thread that is inside `DurableJob.at_hand`
         self.subject = f"flow {record.plan.flow_id!r}: job {record.job_id!r}"
         self._keeper = keeper
         self._snapshot = snapshot
@@ -228,7 +233,8 @@ class JournaledJob(Job):
     def left(self) -> None:
         """See to it that nobody works for the job any more. The caller holds the lock."""
         super().left()
-        if self.record.status is JobStatus.WAITING and not self.crew and not self.tasks and self.halted is None:
+        busy = self.crew or self.tasks or self.visitors
+        if self.record.status is JobStatus.WAITING and not busy and self.halted is None:
             self._keeper.put_to_sleep(self)
 
     @property

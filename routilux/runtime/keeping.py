@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import to_json
 
 from ..core.job_record import JobRecord
@@ -30,7 +32,7 @@ from ..store.journal import Journal
 from .corresponding import Corresponding, message
 from .durable_job import DurableJob
 from .holding import refuse_inside, refuse_on_loop
-from .job import Job
+from .job import PARENT_CANCELLED, Job
 from .owning import RESUMABLE, UNFINISHED
 from .write_behind import WriteBehind
 
@@ -74,17 +76,32 @@ class Keeping(Corresponding):
         head = JobHead(record.job_id, flow.flow_id, str(record.status), now, now, owner, 1 if owned else 0)
         journal = Journal(self.store, record.job_id, head.epoch)
         origin = _origin(record)
+        document = self.document(flow, record, origin)
+        with self._beginning(record.job_id):
+            try:
+                self.patiently(lambda: journal.append([document], head))
+            except StaleWriterError:
+                pass
+            else:
+                if not owned:
+                    self._offer(record.job_id)
+                    return self.elsewhere(flow, record)
+                job = self.adopt(flow, record, journal, head, origin)
+                self.hold(job)
+                job.note_began()
+                return job
+        return self._existing(flow, record.job_id, origin, owned)
+
+    @contextmanager
+    def _beginning(self, job_id: str) -> Iterator[None]:
+        """Have a job that is being put into the store taken for one that runs here."""
+        with self._lock:
+            self.beginning.add(job_id)
         try:
-            journal.append([self.document(flow, record, origin)], head)
-        except StaleWriterError:
-            return self._existing(flow, record.job_id, origin, owned)
-        if not owned:
-            self._offer(record.job_id)
-            return self.elsewhere(flow, record)
-        job = self.adopt(flow, record, journal, head, origin)
-        self.hold(job)
-        job.note_began()
-        return job
+            yield
+        finally:
+            with self._lock:
+                self.beginning.discard(job_id)
 
     def _offer(self, job_id: str) -> None:
         """Tell whoever serves of a job that nobody runs; without that, it is found when they look for such jobs."""
@@ -139,7 +156,12 @@ class Keeping(Corresponding):
         ]
         claimed = self.claim([head.job_id for head in found if head.owner != self.owner])
         # What came to rest here, or could not go on for want of room, is this engine's still.
-        claimed += [Claimed(head._replace(deaths=0), 0) for head in found if head.owner == self.owner]
+        mine = [self.head_of(head.job_id) for head in found if head.owner == self.owner]
+        claimed += [
+            Claimed(head._replace(deaths=0), 0)
+            for head in mine
+            if head.status in (UNFINISHED if wanted is None else RESUMABLE) and not self.runs_here(head.job_id)
+        ]
         taken: list[tuple[DurableJob, int]] = []
         try:
             for each in claimed:
@@ -169,9 +191,17 @@ class Keeping(Corresponding):
         taken = self.recover(jobs=[job_id])
         return taken[0] if taken else self.find(job_id) or job
 
+    def _orphaned(self, job: DurableJob) -> bool:
+        """Whether the job that had started this one was cancelled."""
+        parent = job.record.parent_job_id
+        return parent is not None and any(head.status == "cancelled" for head in self.store.heads(job_id=parent))
+
     def go_on(self, job: DurableJob) -> None:
         """Let the handlers of a job that was taken up start."""
         job.flow._jobs.count(job)
+        if self._orphaned(job):
+            job.cancel_unless_ended(PARENT_CANCELLED)
+            return
         for activation in list(job.record.waiting.values()):
             if activation.wait is not None:
                 self.look_after(job, activation.wait.jobs)
@@ -213,12 +243,14 @@ class Keeping(Corresponding):
         """Let handlers return, start no more, and let go of all jobs."""
         closed = ExecutionError("the engine was closed; an engine with the same store can recover the job")
         end = None if timeout is None else time.monotonic() + timeout
-        for job in list(self.held.values()):
-            bell = threading.Event()
-            job.hold(bell)
-            bell.wait(None if end is None else max(end - time.monotonic(), 0.0))
-            job.halt(closed)
-        self.held.clear()
+        while self.held:  # a handler that still runs may begin another job
+            for job in list(self.held.values()):
+                bell = threading.Event()
+                job.hold(bell)
+                bell.wait(None if end is None else max(end - time.monotonic(), 0.0))
+                job.halt(closed)
+                with self._lock:
+                    self.held.pop(job.record.job_id, None)
         for sleeper in list(self.sleepers.values()):
             if sleeper.timer is not None:
                 sleeper.timer.cancel()
@@ -235,6 +267,19 @@ def _origin(record: JobRecord) -> str:
     waiting = next(iter(next(mailbox.queue for mailbox in record.mailboxes if mailbox.queue)))
     began = [waiting.slot.routine_id, waiting.slot.name, waiting.payload, record.shared, record.routine_states]
     form = to_json(
-        began, fallback=lambda other: type(other).__qualname__, bytes_mode="base64", inf_nan_mode="constants"
+        _ordered(began), fallback=lambda other: type(other).__qualname__, bytes_mode="base64", inf_nan_mode="constants"
     )
     return sha256(form).hexdigest()
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value in which the order of keys and of the items of sets plays no part."""
+    if isinstance(value, BaseModel):
+        value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
+    if isinstance(value, Mapping):
+        return sorted(([repr(key), _ordered(each)] for key, each in value.items()), key=lambda pair: pair[0])
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, (list, tuple)):
+        return [_ordered(each) for each in value]
+    return value

@@ -21,6 +21,7 @@ from .job_state import JobState
 from .owning import UNFINISHED
 
 logger = logging.getLogger("routilux")
+AT_ONCE = 500  # jobs that are taken together
 EVERY = 0.05  # seconds between two looks at the inbox
 ORPHANS_EVERY = 2.0  # seconds between two looks for jobs whose process has died
 
@@ -31,10 +32,10 @@ class Serving:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._keeping = engine.keeping
-        self._last = 0
         self._running = 0
         self._idle = threading.Condition()
         self._refused: set[str] = set()
+        self._tried: dict[str, float] = {}  # when jobs that there were messages for were last tried to be taken
 
     def run(self, stop: threading.Event | None) -> None:
         """Serve until the engine is closed, or ``stop`` is set."""
@@ -74,26 +75,33 @@ class Serving:
 
     def _take(self, jobs: list[str]) -> dict[str, DurableJob]:
         """Go on with jobs, each by itself, so that one that cannot go on keeps no other from it; return them."""
-        taken = {}
-        for job_id in jobs:
+        taken: dict[str, DurableJob] = {}
+        for place in range(0, len(jobs), AT_ONCE):
+            some = jobs[place : place + AT_ONCE]
             if self._keeping.set_apart:
                 break
             try:
-                for job in self._keeping.recover(jobs=[job_id]):
-                    taken[job_id] = job
+                taken.update((job.record.job_id, job) for job in self._keeping.recover(jobs=some))
             except StoreError:
                 raise
             except RoutiluxError as error:
-                self._refused.add(job_id)
-                logger.warning(str(error))
+                if len(some) == 1:
+                    self._refused.add(some[0])
+                    logger.warning(str(error))
+                else:
+                    for job_id in some:
+                        taken.update(self._take([job_id]))
         return taken
 
     def _read_messages(self) -> None:
         store, keeping = self._engine.store, self._keeping
         if not isinstance(store, Inbox):
             return
-        messages = store.receive(self._last)
+        messages = store.receive(0)
+        now = time.monotonic()
+        self._tried = {each: at for each, at in self._tried.items() if now - at < ORPHANS_EVERY}
         wanted = {each.job_id for each in messages if not keeping.runs_here(each.job_id)} - self._refused
+        wanted = {job_id for job_id in wanted if self._may_try(job_id)}
         taken = self._take(sorted(wanted))
         done = []
         for each in messages:
@@ -109,6 +117,14 @@ class Serving:
                 done.append(each.number)
         if done:
             store.discard(done)
+
+    def _may_try(self, job_id: str) -> bool:
+        """Whether to try to take a job that there is a message for: again only after a while, if another has it."""
+        now = time.monotonic()
+        if now - self._tried.get(job_id, -ORPHANS_EVERY) < ORPHANS_EVERY:
+            return False
+        self._tried[job_id] = now
+        return True
 
     def _see_to(self, job: DurableJob, message: Message) -> None:
         """Do what a message asks for, once."""

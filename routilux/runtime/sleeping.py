@@ -6,6 +6,7 @@ import logging
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from .loading import Loading
 from .timers import Timer
 
 logger = logging.getLogger("routilux")
-WAKE_AGAIN = 1_000_000_000  # nanoseconds, after which a job that could not be read when it was due is read again
+AGAIN = 1_000_000_000  # nanoseconds, after which what the store was not there for is done again
 
 
 class Sleeper(NamedTuple):
@@ -46,8 +47,10 @@ class Sleeping(Loading):
         self.live: weakref.WeakValueDictionary[str, DurableJob] = weakref.WeakValueDictionary()
         self.held: dict[str, DurableJob] = {}
         self.sleepers: dict[str, Sleeper] = {}
+        self.beginning: set[str] = set()  # jobs that are being put into the store to run here
         self.suspects: list[DurableJob] = []  # jobs that are to run when nothing else does
         self._waking = threading.Lock()
+        self._in_order = threading.Lock()
         self._due: deque[str] = deque()  # jobs that sleep and whose time has come
 
     def begun(self, job: DurableJob) -> None:
@@ -104,28 +107,28 @@ class Sleeping(Loading):
 
     def _wake_next(self) -> None:
         """Wake the job whose time came first; while the store cannot be read, try again."""
-        with self._waking:
+        with self._in_order:
             job_id = self._due.popleft()
             try:
-                self._found(job_id)
+                self.find(job_id)
             except StoreError:
-                if not self.engine.closing.is_set():
-                    again = self.engine.clock.monotonic_ns() + WAKE_AGAIN
-                    self.engine.timers.at(again, partial(self._time_came, job_id))
+                self.again(partial(self._time_came, job_id))
             except RoutiluxError as error:
                 logger.warning("job %r, whose time has come, cannot go on: %s", job_id, error)
+
+    def again(self, work: Callable[[], object]) -> None:
+        """Do something again in a while that the store was not there for; not when the engine is being closed."""
+        if not self.engine.closing.is_set():
+            due = self.engine.clock.monotonic_ns() + AGAIN
+            self.engine.timers.at(due, partial(self.engine.committers.submit, work))
 
     def find(self, job_id: str) -> DurableJob | None:
         """Return a job that runs here, after waking it when it sleeps; None when it does not run here."""
         with self._waking:
-            return self._found(job_id)
-
-    def _found(self, job_id: str) -> DurableJob | None:
-        """Do what `find` does. The caller holds ``_waking``."""
-        job = self._asleep(job_id)
+            job = self._asleep(job_id)
         if job is None:
             return self.held.get(job_id)
-        self.awake(job)
+        self.awake(job)  # which tells listeners, and they may ask for jobs
         return job
 
     def here(self, job_id: str) -> DurableJob | None:
@@ -190,8 +193,9 @@ class Sleeping(Loading):
         return go_on(sleeper.waits, self.moves)
 
     def runs_here(self, job_id: str) -> bool:
-        """Whether a job runs, or sleeps, here."""
-        return job_id in self.held or job_id in self.sleepers
+        """Whether a job runs, or sleeps, here, or is about to."""
+        with self._lock:
+            return job_id in self.held or job_id in self.sleepers or job_id in self.beginning
 
     def get(self, job_id: str) -> Job:
         """Return a job: the one that runs here, or one as the store has it."""

@@ -13,7 +13,7 @@ from ..core.machine import due, woken
 from ..core.points import Answered
 from ..core.scheduling import hold
 from ..core.status import JobStatus
-from ..errors import ExecutionError
+from ..errors import ContextError, ExecutionError
 from .bells import Bell, ring
 from .crew import Hooks
 from .informed import Informed
@@ -159,7 +159,7 @@ class Timed(Informed):
         self.settle()
 
     def sleep(self, seconds: float) -> None:
-        """Pause a handler for so many seconds, or until the job has ended."""
+        """Pause a handler for so many seconds. Raises ContextError when the job ends before, or halts."""
         end = self.now() + int(seconds * 1e9)
         while not self.record.closed and self.halted is None:
             left = (end - self.now()) / 1e9
@@ -173,6 +173,10 @@ class Timed(Informed):
             with self.lock:
                 if bell in self.sleepers:
                     self.sleepers.remove(bell)
+        raise self.halted or ContextError(
+            f"flow {self.record.plan.flow_id!r}: job {self.record.job_id!r} is {self.record.status}; a step of it that "
+            f"has failed is not tried again"
+        )
 
     def awaits(self, topic: str) -> bool:
         """Whether one of its handlers waits for an event."""

@@ -60,7 +60,8 @@ class WriteBehind:
             if job_id in self._errors:
                 raise self._errors[job_id]
         if after == 0:
-            self.store.append(job_id, after, entries, epoch, head)
+            self._drain()  # whoever begins it has committed that, and a crash is not to leave the one without the other
+            self._append(_Append(job_id, after, tuple(entries), epoch, head))
             return
         with self._changed:
             while len(self._waiting) + self._writing >= self._most and not self._closing:
