@@ -95,6 +95,7 @@ class DurableJob(JournaledJob):
     @contextmanager
     def at_hand(self) -> Iterator[None]:
         """Have the job awake, and nobody else commit, while the block runs; listeners are told afterwards."""
+        self._keeper.check_process()
         with self.lock:
             self.visitors += 1
         try:

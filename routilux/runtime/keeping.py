@@ -247,6 +247,8 @@ class Keeping(Corresponding):
             for job in list(self.held.values()):
                 bell = threading.Event()
                 job.hold(bell)
+                if len(job.record.running) <= len(job.sleepers):  # the attempts of their steps are in the store
+                    job.halt(closed)
                 bell.wait(None if end is None else max(end - time.monotonic(), 0.0))
                 job.halt(closed)
                 with self._lock:

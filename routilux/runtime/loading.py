@@ -166,7 +166,7 @@ class Loading(Owning):
 
     def refresh(self, job: Job) -> bool:
         """Bring the record of a job that runs elsewhere up to date; return whether it has ended."""
-        head = self.head_of(job.record.job_id)
+        head = self.patiently(lambda: self.head_of(job.record.job_id))
         if not JobStatus(head.status).ended:
             return False
         record = self.load(job.flow, head, allow_changes=True).record
