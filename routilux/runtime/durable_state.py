@@ -89,7 +89,9 @@ class DurableState(Committing):
 
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine when the turn commits; it does by itself when many wait for that."""
-        activation, held = self.acting(f"emit({event_name!r})"), self.held
+        activation, held = self.activation, self.held
+        if activation is None or not self.here():
+            raise self.not_acting(f"emit({event_name!r})")
         assert held is not None
         self.check(activation)
         event = self._event(activation.slot, event_name, params)
