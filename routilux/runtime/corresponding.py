@@ -15,7 +15,7 @@ from ..errors import (
     RoutiluxError,
     StoreError,
 )
-from ..store.base import Inbox, JobHead
+from ..store.base import Inbox, JobHead, fits
 from ..store.known_types import KnownTypes
 from ..store.values import Writer
 from .durable_job import DurableJob
@@ -140,7 +140,7 @@ class Corresponding(Sleeping):
     def send(self, messages: list[tuple[str, bytes]]) -> None:
         """Send messages to jobs that run elsewhere. Raises StoreError when the store has no inbox."""
         store = self.engine.store
-        if not isinstance(store, Inbox):
+        if not fits(store, Inbox):
             raise StoreError(f"{type(store).__name__} has no inbox, through which other processes could be reached")
         store.send(messages)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from ..core.numbers import real, whole
 from ..core.status import JobStatus
 from ..errors import DeclarationError, ExecutionError, known_names
-from ..store.base import FactStore, JobHead
+from ..store.base import FactStore, JobHead, fits
 from .clock import Clock
 from .invoking import Invocable
 from .job_state import JobState
@@ -68,7 +68,7 @@ class Engine(SharedThreads):
         detect_poison: bool = True,
     ) -> None:
         super().__init__(clock)
-        if store is not None and not isinstance(store, FactStore):
+        if store is not None and not fits(store, FactStore):
             raise DeclarationError(f"Engine: store must be what open_store() returns, or like it, not {store!r}")
         if durability not in DURABILITIES:
             hint = known_names(durability, DURABILITIES, "durabilities")

@@ -27,7 +27,7 @@ from ..errors import (
     StaleWriterError,
     StoreError,
 )
-from ..store.base import Claimed, FactStore, Inbox, JobHead
+from ..store.base import Claimed, FactStore, Inbox, JobHead, fits
 from ..store.journal import Journal
 from .corresponding import Corresponding, message
 from .durable_job import DurableJob
@@ -106,7 +106,7 @@ class Keeping(Corresponding):
     def _offer(self, job_id: str) -> None:
         """Tell whoever serves of a job that nobody runs; without that, it is found when they look for such jobs."""
         try:
-            if isinstance(self.engine.store, Inbox):
+            if fits(self.engine.store, Inbox):
                 self.send([(job_id, message(do="run"))])
         except StoreError as error:
             logger.warning("job %r was submitted, and nobody could be told: %s", job_id, error)

@@ -15,7 +15,7 @@ import orjson
 from ..core.points import Published
 from ..core.status import JobStatus
 from ..errors import RoutiluxError, StatusError, StoreError
-from ..store.base import Inbox, Message
+from ..store.base import Inbox, Message, fits
 from .durable_job import DurableJob
 from .job_state import JobState
 from .owning import UNFINISHED
@@ -45,7 +45,7 @@ class Serving:
         try:
             while not self._engine.closing.is_set() and not (stop is not None and stop.is_set()):
                 try:
-                    if time.monotonic() - looked >= ORPHANS_EVERY or not isinstance(self._engine.store, Inbox):
+                    if time.monotonic() - looked >= ORPHANS_EVERY or not fits(self._engine.store, Inbox):
                         self._take_orphans()
                         looked = time.monotonic()
                     self._read_messages()
@@ -95,7 +95,7 @@ class Serving:
 
     def _read_messages(self) -> None:
         store, keeping = self._engine.store, self._keeping
-        if not isinstance(store, Inbox):
+        if not fits(store, Inbox):
             return
         messages = store.receive(0)
         now = time.monotonic()

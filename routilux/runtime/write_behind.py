@@ -71,7 +71,7 @@ class WriteBehind:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="routilux-writer", daemon=True)
                 self._thread.start()
-            elif len(self._waiting) == 1:
+            elif len(self._waiting) == 1 or len(self._waiting) >= self._most // 2:
                 self._changed.notify_all()
 
     def flush(self, job_id: str | None = None) -> None:

@@ -13,7 +13,7 @@ store is; when it raises, nothing of it was written. Times are seconds since 197
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 
 class JobHead(NamedTuple):
@@ -66,7 +66,6 @@ class Message(NamedTuple):
     body: bytes
 
 
-@runtime_checkable
 class FactStore(Protocol):
     """A store of journals. Its methods are called by any thread, also at the same time.
 
@@ -140,7 +139,6 @@ class FactStore(Protocol):
         """Let go of files and connections. A second call does nothing."""
 
 
-@runtime_checkable
 class Inbox(Protocol):
     """Messages to jobs from those who do not own them; a store that has these methods, too, connects processes."""
 
@@ -152,3 +150,8 @@ class Inbox(Protocol):
 
     def discard(self, numbers: Sequence[int]) -> None:
         """Remove messages."""
+
+
+def fits(store: object, protocol: type) -> bool:
+    """Whether a store has all methods of a protocol, be it by handing them on to another one."""
+    return all(callable(getattr(store, name, None)) for name in vars(protocol) if not name.startswith("_"))
