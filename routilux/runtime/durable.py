@@ -7,7 +7,7 @@ is one of those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..core.commits import committed
@@ -28,6 +28,8 @@ REPLAYING = (
     "up to its last step or wait, a handler must do the same things in the same order when it runs again: take times, "
     "random values and ids from ctx.step, and keep the order of steps when the code changes while jobs wait"
 )
+
+REFUSED = object()
 
 
 class Durable(DurableState):
@@ -108,7 +110,13 @@ class Durable(DurableState):
         return tuple(self.gathered.reads)
 
     def _commit_fact(
-        self, activation: Activation, kind: str, name: str | None, outcome: Any, reads: tuple[Read, ...] = ()
+        self,
+        activation: Activation,
+        kind: str,
+        name: str | None,
+        outcome: Any,
+        reads: tuple[Read, ...] = (),
+        only_if: Callable[[], bool] | None = None,
     ) -> Any:
         job, record, slot = self.job, self.record, activation.slot
         delivery = activation.delivery.id
@@ -121,6 +129,8 @@ class Durable(DurableState):
                 raise job.halted
             if record.running.get(delivery) is not activation:
                 raise self.too_late(activation)
+            if only_if is not None and not only_if():
+                return REFUSED
             if self.gathered.areas:
                 self._agree(activation)
             batch = self.gathered.batch(held)
@@ -174,16 +184,29 @@ class Durable(DurableState):
 
     def commit_merge(self, slot: SlotPlan, activation: Activation) -> None:
         """Let the slot merge the payload, which happens once."""
-        buffer = None
-        if slot.merge != "append":
-            isolated = copy_payload if self.job.plan.copy_payloads else dict
-            buffer = slot.merge(isolated(self.record.buffers.get(slot.index) or {}), isolated(activation.payload))
+        if slot.merge == "append":
+            self._commit_fact(activation, "merge", None, None)
+            return
+        isolated = copy_payload if self.job.plan.copy_payloads else dict
+        buffers = self.record.buffers
+        merged = False
+        while not merged:  # again when another turn of the slot was faster
+            old = buffers.get(slot.index)
+            buffer = slot.merge(isolated(old or {}), isolated(activation.payload))
             if not isinstance(buffer, Mapping) or not all(isinstance(key, str) for key in buffer):
                 raise PayloadError(
                     f"{self.where(slot)}: the merge function must return a dict, not {shortened(buffer)}"
                 )
             buffer = isolated(buffer)
-        self._commit_fact(activation, "merge", None, buffer)
+            merged = self._commit_merged(activation, buffer, old)
+
+    def _commit_merged(self, activation: Activation, buffer: dict[str, Any], old: dict[str, Any] | None) -> bool:
+        """Commit what a merge function has made of a buffer, if that is still the slot's; return whether it was."""
+
+        def unchanged() -> bool:
+            return self.record.buffers.get(activation.slot.index) is old
+
+        return self._commit_fact(activation, "merge", None, buffer, only_if=unchanged) is not REFUSED
 
     def conclude(self, activation: Activation, error: BaseException | None, at: int) -> bool:
         """Commit the end of an attempt, or its wait; return whether the attempt is retried.
