@@ -21,6 +21,23 @@ class Clock:
     time_ns: Callable[[], int] = time.time_ns
 
 
+def reading_of(clock: Clock) -> tuple[int, int]:
+    """Return a clock's monotonic time, and what is to be added to such a time to get nanoseconds since 1970.
+
+    The thread may lose the processor between two readings, so that the closest of some pairs counts.
+    """
+    closest, reading = -1, (0, 0)
+    for _ in range(5):
+        before = clock.monotonic_ns()
+        wall = clock.time_ns()
+        apart = clock.monotonic_ns() - before
+        if closest < 0 or apart < closest:
+            closest, reading = apart, (before, wall - before)
+        if closest < 5_000:
+            break
+    return reading
+
+
 def utc(nanoseconds: int) -> datetime:
     """Return the aware datetime, to the microsecond, for nanoseconds since 1970."""
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

@@ -21,6 +21,7 @@ from ..errors import ExecutionError, StatusError
 from ..graph.schema import check_size, plain
 from ..store.values import Serializer
 from .arguments import job_id_of, payload_of, text_of
+from .clock import reading_of
 from .crew import Hooks, callers_variables
 from .dispatcher import assist, make_loop, serve, wait
 from .holding import refuse_inside
@@ -125,11 +126,11 @@ class Jobs:
         except RecursionError as error:
             raise ExecutionError(f"{where}: entry_params are nested too deeply to be copied") from error
         clock = engine.clock
-        created = clock.monotonic_ns()
+        created, epoch = reading_of(clock)
         record = JobRecord(
             plan=flow.plan(),
             job_id=new_id() if new.job_id is None else job_id_of(new.job_id, where),
-            epoch=clock.time_ns() - created,
+            epoch=epoch,
             created=created,
             session_id=text_of(new.session_id, "session_id", where),
             user_id=text_of(new.user_id, "user_id", where),

@@ -20,6 +20,7 @@ from ..store.journal import Journal, open_journal
 from ..store.reading import Reader
 from ..store.record_writing import snapshot as copy_of_record
 from ..store.values import Writer
+from .clock import reading_of
 from .crew import Hooks
 from .dispatcher import make_loop
 from .durable_job import DurableJob
@@ -120,7 +121,7 @@ class Loading(Owning):
         """
         journal, snapshot, bodies = open_journal(self.store, head.job_id, head.epoch)
         clock = self.engine.clock
-        epoch = clock.time_ns() - clock.monotonic_ns()
+        epoch = reading_of(clock)[1]
         name = f"flow {flow.flow_id!r}: job {head.job_id!r}"
         values = Reader(name, flow.known_types, None)
         document = read_snapshot(snapshot, values)

@@ -24,6 +24,7 @@ from ..store.reading import Reader
 from ..store.record_writing import snapshot
 from ..store.shapes import Shapes
 from ..store.values import Serializer, Writer
+from .clock import reading_of
 from .holding import refuse_handler, refuse_listener, refuse_on_loop, still
 from .job import Job
 from .threads import SharedThreads
@@ -179,7 +180,7 @@ def load_record(flow: Keeper, document: Any, name: str, serializer: Serializer |
     reader = Reader(subject, flow.known_types, serializer)
     check_flow(document, reader, flow.flow_id, flow.version)
     clock = flow.engine.clock
-    record = record_of(form, flow.plan(), reader, clock.time_ns() - clock.monotonic_ns(), flow.history_limit)
+    record = record_of(form, flow.plan(), reader, reading_of(clock)[1], flow.history_limit)
     record.durable = getattr(flow.engine, "store", None) is not None
     if not record.durable:
         _check_whole(record, subject)
