@@ -11,10 +11,7 @@ import orjson
 
 from ..core.points import Answered, Published
 from ..core.status import JobStatus
-from ..errors import (
-    RoutiluxError,
-    StoreError,
-)
+from ..errors import RoutiluxError, StoreError
 from ..store.base import Inbox, JobHead, fits
 from ..store.known_types import KnownTypes
 from ..store.values import Writer

@@ -160,13 +160,10 @@ class DurableJob(JournaledJob):
         self._keeper.awake(self)
         super()._time_came(activation)
 
-    def _where(self) -> str:
-        return f"flow {self.plan.flow_id!r}: job {self.record.job_id!r}"
-
     def pause(self, reason: str) -> None:
         """See `Job.pause`."""
         with self.at_hand():
-            check_change(self._where(), self.record.status, JobStatus.PAUSED)
+            check_change(self.subject, self.record.status, JobStatus.PAUSED)
             self.keep(Paused(reason))
             super().pause(reason)
 
@@ -181,7 +178,7 @@ class DurableJob(JournaledJob):
     def cancel(self, reason: str) -> None:
         """See `Job.cancel`."""
         with self.at_hand():
-            check_change(self._where(), self.record.status, JobStatus.CANCELLED)
+            check_change(self.subject, self.record.status, JobStatus.CANCELLED)
             self._keep_cancelled(reason)
             super().cancel(reason)
 

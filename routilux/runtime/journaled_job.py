@@ -7,7 +7,6 @@ is on its way to the store the job's handlers go on; nobody sees what it tells b
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,10 +14,7 @@ from ..core.commits import status_after
 from ..core.copying import copy_value
 from ..core.job_record import Activation, JobRecord
 from ..core.points import Committed, DurableFact
-from ..core.records import (
-    Fact,
-    Wrote,
-)
+from ..core.records import Fact, Wrote
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StaleWriterError, StateError, StoreError
 from ..graph.schema import size_of
@@ -30,11 +26,11 @@ from ..store.reading import Reader
 from ..store.values import Writer
 from .crew import Hooks
 from .job import Job
+from .patience import patiently
 from .threads import SharedThreads
 from .write_behind import WriteBehind
 
 LEAST_BEFORE_SNAPSHOT = 256 * 1024  # bytes of journal; and never less than the last snapshot had
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between attempts to reach a store
 
 
 class Keeper(Protocol):
@@ -95,7 +91,6 @@ class JournaledJob(Job):
         self.head = head
         self.lags = isinstance(journal.store, WriteBehind)
         self.patience = patience
-        self.halted: BaseException | None = None
         self.retry_error: BaseException | None = None
         self.visitors = 0  # those who keep the job from being put to sleep
         self._committing = 0  # the thread that is inside `DurableJob.at_hand`
@@ -125,11 +120,6 @@ class JournaledJob(Job):
         return self.reader().value(form, what)
 
     # --- keeping facts; the caller holds `commits` -------------------------------------------------------------------
-
-    def check_going(self) -> None:
-        """Raise what made the job halt in this process, if something has."""
-        if self.halted is not None:
-            raise self.halted
 
     def confirm(self) -> None:
         """See `Job.confirm`."""
@@ -161,7 +151,7 @@ class JournaledJob(Job):
         try:
             self.journal.append((body,), head)
         except StoreError as error:
-            self._patiently(lambda: self.journal.append((body,), head), error)
+            self._ask_again(lambda: self.journal.append((body,), head), error)
         if head is not None:
             self.head = head
         if sizes is not None:
@@ -198,20 +188,13 @@ class JournaledJob(Job):
                 return sizes
         return None
 
-    def _patiently(self, act: Callable[[], None], error: StoreError) -> None:
+    def _ask_again(self, act: Callable[[], None], error: StoreError) -> None:
         """Do something with the store again that could not be done, for a while; then the job halts."""
-        pause, began = FIRST_PAUSE, time.monotonic()
-        while True:
-            too_late = isinstance(error, StaleWriterError) or time.monotonic() - began + pause > self.patience
-            if too_late or self.engine.closing.wait(pause):
-                self.halt(error)
-                raise error
-            try:
-                act()
-                return
-            except StoreError as again:
-                error = again
-            pause = min(pause * 2, LONGEST_PAUSE)
+        try:
+            patiently(act, self.patience, self.engine.closing.wait, error)
+        except StoreError as last:
+            self.halt(last)
+            raise
 
     def halt(self, error: BaseException) -> None:
         """Stop running the job in this process; the journal tells whoever goes on with it where it was."""
@@ -228,7 +211,7 @@ class JournaledJob(Job):
         try:
             self.journal.put_snapshot(document)
         except StoreError as error:
-            self._patiently(lambda: self.journal.put_snapshot(document), error)
+            self._ask_again(lambda: self.journal.put_snapshot(document), error)
 
     def left(self) -> None:
         """See to it that nobody works for the job any more. The caller holds the lock."""

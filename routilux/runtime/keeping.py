@@ -20,13 +20,7 @@ from pydantic_core import to_json
 
 from ..core.job_record import JobRecord
 from ..core.status import JobStatus
-from ..errors import (
-    ExecutionError,
-    PoisonError,
-    RoutiluxError,
-    StaleWriterError,
-    StoreError,
-)
+from ..errors import ExecutionError, PoisonError, RoutiluxError, StaleWriterError, StoreError
 from ..store.base import Claimed, FactStore, Inbox, JobHead, fits
 from ..store.journal import Journal
 from .corresponding import Corresponding, message

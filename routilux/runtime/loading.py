@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,7 +10,7 @@ from ..core.fold import apply
 from ..core.job_record import JobRecord
 from ..core.scheduling import list_waiting
 from ..core.status import JobStatus
-from ..errors import RecoveryError, StaleWriterError, StoreError
+from ..errors import RecoveryError
 from ..graph.compatibility import as_it_was, differences, fingerprint, shape_of
 from ..store.base import Claimed, FactStore, JobHead
 from ..store.documents import read_snapshot, recovered, snapshot_document
@@ -27,8 +26,8 @@ from .durable_job import DurableJob
 from .durable_turn import DurableTurn
 from .foreign_job import ForeignJob
 from .job import Job
-from .journaled_job import FIRST_PAUSE, LONGEST_PAUSE
 from .owning import Owning
+from .patience import patiently
 
 T = TypeVar("T")
 
@@ -51,16 +50,7 @@ class Loading(Owning):
 
     def patiently(self, act: Callable[[], T]) -> T:
         """Do something with the store, again for a while when it cannot do that; raise what it raises at last."""
-        pause, began = FIRST_PAUSE, time.monotonic()
-        while True:
-            try:
-                return act()
-            except StaleWriterError:
-                raise
-            except StoreError:
-                if time.monotonic() - began + pause > self.patience or self.engine.closing.wait(pause):
-                    raise
-            pause = min(pause * 2, LONGEST_PAUSE)
+        return patiently(act, self.patience, self.engine.closing.wait)
 
     def rested(self, job: DurableJob) -> None:
         """A job has come to rest. The caller holds the job's lock."""

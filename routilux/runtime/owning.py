@@ -10,10 +10,7 @@ import os
 import threading
 from typing import Any
 
-from ..errors import (
-    ExecutionError,
-    StoreError,
-)
+from ..errors import ExecutionError, StoreError
 from ..store.base import Claimed, FactStore, JobHead
 from .processes import is_dead, owner_name
 

@@ -12,11 +12,7 @@ from typing import Any, NamedTuple
 
 from ..core.commits import go_on, unfinished
 from ..core.points import Wait
-from ..errors import (
-    ExecutionError,
-    RoutiluxError,
-    StoreError,
-)
+from ..errors import ExecutionError, RoutiluxError, StoreError
 from ..store.base import FactStore, JobHead
 from .durable_job import DurableJob
 from .job import Job

@@ -12,10 +12,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..errors import StaleWriterError, StoreError
+from ..errors import StoreError
 from ..store.base import Claimed, FactStore, JobHead
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between attempts to reach a store
+from .patience import patiently
 
 
 class _Append(NamedTuple):
@@ -114,18 +113,14 @@ class WriteBehind:
 
     def _append(self, what: _Append) -> None:
         """Append to the store; while it cannot do that, ask it again."""
-        pause, began = FIRST_PAUSE, time.monotonic()
-        while True:
-            try:
-                self.store.append(*what)
-                return
-            except StaleWriterError:
-                raise
-            except StoreError:
-                if self._closing or time.monotonic() - began + pause > self._patience:
-                    raise
+
+        def stopped(pause: float) -> bool:
+            if self._closing:
+                return True
             time.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            return False
+
+        patiently(lambda: self.store.append(*what), self._patience, stopped)
 
     # --- the rest, after what waits ----------------------------------------------------------------------------------
 
