@@ -8,8 +8,9 @@ from typing import Any
 from ..core.plan import EventPlan, MailboxPlan, NodePlan, Plan, Route, SlotPlan
 from ..core.policy import STOP, ErrorHandler
 from ..errors import DeclarationError, known_names
-from ..routine.declaration import Routine, Slot, declaration_of
+from ..routine.declaration import Routine, declaration_of
 from ..routine.resource import Factory
+from ..routine.slot import Slot
 from .shape import Connection
 
 

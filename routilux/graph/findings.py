@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import Any
 
 from ..errors import MOST_NAMES_SHOWN, known_names
-from ..routine.declaration import Slot, declaration_of
+from ..routine.declaration import declaration_of
+from ..routine.slot import Slot
 from .shape import Connection, Shape
 
 ENTRY_SLOT = "trigger"

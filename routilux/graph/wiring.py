@@ -9,8 +9,10 @@ from typing import Any
 from ..core.plan import Plan
 from ..core.policy import ErrorHandler
 from ..errors import DeclarationError
-from ..routine.declaration import Event, Routine, Slot, declaration_of, find
+from ..routine.declaration import Routine, declaration_of, find
+from ..routine.event import Event
 from ..routine.resource import Factory, check_factory, check_resource_name
+from ..routine.slot import Slot
 from ..store.known_types import KnownTypes, check_types
 from .compiling import compile_plan
 from .description import describe

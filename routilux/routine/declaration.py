@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from ..core.copying import copy_value
-from ..core.numbers import seconds, whole
 from ..core.policy import ErrorHandler, ErrorStrategy
 from ..errors import ContextError, DeclarationError, known_names
 from .binding import Binding
+from .event import Event
 from .scope import ExecutionContext, Scope, current
-
-MOST_AT_A_TIME = 1_000_000
-MERGE_STRATEGIES = ("override", "append")
-
-MergeFunction = Callable[[dict[str, Any], dict[str, Any]], Mapping[str, Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Slot:
-    """An input of a routine. Made by `Routine.define_slot`."""
-
-    name: str
-    handler: Callable[..., Any] | None
-    merge_strategy: str | MergeFunction
-    concurrency: int
-    timeout: float | None
-    binding: Binding = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Event:
-    """An output of a routine. Made by `Routine.define_event`. ``output_params`` is None when any may be emitted."""
-
-    name: str
-    output_params: tuple[str, ...] | None
+from .slot import MergeFunction, Slot, SlotOptions
 
 
 class Holder(Protocol):
@@ -114,18 +89,10 @@ class Routine:
         _check_name(name, "slot", self)
         if name in slots:
             raise DeclarationError(f"{where}: this slot is defined already")
-        if not callable(merge_strategy) and merge_strategy not in MERGE_STRATEGIES:
-            raise DeclarationError(
-                f"{where}: unknown merge_strategy {merge_strategy!r}; use 'override', 'append', or a function "
-                f"(old, new) -> merged"
-            )
-        if callable(merge_strategy):
-            _check_merge(merge_strategy, where)
-        whole(concurrency, f"{where}: concurrency", 1, MOST_AT_A_TIME)
-        limit = seconds(timeout, f"{where}: timeout")
+        options = SlotOptions(merge_strategy=merge_strategy, concurrency=concurrency, timeout=timeout).checked(where)
         binding = Binding(handler, where)
         self._changing(f"define slot {name!r}")
-        slots[name] = slot = Slot(name, handler, merge_strategy, concurrency, limit, binding)
+        slots[name] = slot = Slot(name, handler, binding, **vars(options))
         return slot
 
     def define_event(self, name: str, output_params: Iterable[str] | None = None) -> Event:
@@ -254,15 +221,6 @@ class Routine:
         else:
             reason = f"the handler that runs here belongs to {type(scope.routine).__name__}, not to this routine"
         return ContextError(f"{me}.{what}: {reason}")
-
-
-def _check_merge(function: MergeFunction, where: str) -> None:
-    try:
-        inspect.signature(function).bind({}, {})
-    except TypeError as error:
-        raise DeclarationError(f"{where}: the merge function must take two dicts, (old, new): {error}") from error
-    except ValueError:  # a callable whose signature cannot be read may be right all the same
-        pass
 
 
 def _check_name(name: object, kind: str, routine: Routine) -> None:

@@ -1,0 +1,60 @@
+"""Inputs of routines, and the options that all ways to declare one share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..core.numbers import seconds, whole
+from ..errors import DeclarationError
+from .binding import Binding
+
+MOST_AT_A_TIME = 1_000_000
+MERGE_STRATEGIES = ("override", "append")
+
+MergeFunction = Callable[[dict[str, Any], dict[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SlotOptions:
+    """How a slot takes in what arrives. `Routine.define_slot` says what each option means.
+
+    An option is a field here and checked in `checked`; a `Slot` has all of them. Each way to declare a slot names them
+    once more, in its signature.
+    """
+
+    merge_strategy: str | MergeFunction = "override"
+    concurrency: int = 1
+    timeout: float | None = None
+
+    def checked(self, where: str) -> SlotOptions:
+        """Return the options as they are kept; raise DeclarationError when one is out of range."""
+        if not callable(self.merge_strategy) and self.merge_strategy not in MERGE_STRATEGIES:
+            raise DeclarationError(
+                f"{where}: unknown merge_strategy {self.merge_strategy!r}; use 'override', 'append', or a function "
+                f"(old, new) -> merged"
+            )
+        if callable(self.merge_strategy):
+            _check_merge(self.merge_strategy, where)
+        whole(self.concurrency, f"{where}: concurrency", 1, MOST_AT_A_TIME)
+        return replace(self, timeout=seconds(self.timeout, f"{where}: timeout"))
+
+
+@dataclass(frozen=True, eq=False)
+class Slot(SlotOptions):
+    """An input of a routine. Made by `Routine.define_slot`."""
+
+    name: str
+    handler: Callable[..., Any] | None
+    binding: Binding = field(repr=False)
+
+
+def _check_merge(function: MergeFunction, where: str) -> None:
+    try:
+        inspect.signature(function).bind({}, {})
+    except TypeError as error:
+        raise DeclarationError(f"{where}: the merge function must take two dicts, (old, new): {error}") from error
+    except ValueError:  # a callable whose signature cannot be read may be right all the same
+        pass
