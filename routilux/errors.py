@@ -28,6 +28,10 @@ class PayloadError(ExecutionError):
     """What was emitted or delivered does not fit the event's parameters or the handler's signature."""
 
 
+class GatherError(ExecutionError):
+    """A slot that gathers deliveries did not get all that it waits for."""
+
+
 class ConflictError(ExecutionError):
     """A plain write would have overwritten a value that changed after this activation read it."""
 

@@ -25,6 +25,7 @@ from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
 from .runtime.resources import Resources
 from .runtime.saving import as_document
+from .runtime.sending import input_of, send, slot_of
 from .runtime.threads import SharedThreads, on_event_loop
 from .store import files
 from .store.files import StrPath
@@ -252,6 +253,43 @@ class Flow(Graph):
         with job.lock:
             job.call()
         return JobState(job)
+
+    def send(self, job_state: JobState, routine_id: str, slot: str, /, **payload: Any) -> None:
+        """Deliver something to a slot of a job from outside; return at once. Worker threads handle it.
+
+        A job that is paused handles it when it is resumed. A job that runs in another process gets it as a message,
+        which that process sees to if it serves.
+
+        Args:
+            job_state: a job that has not ended.
+            routine_id: the routine.
+            slot: the slot; if it is external, it must not have been closed.
+            payload: the parameters.
+
+        Raises:
+            DeclarationError: when there is no such routine or slot.
+            PayloadError: when the parameters do not fit the handler. The job knows nothing of it.
+            StatusError: when the job has ended or failed, or the input was closed.
+            ExecutionError: when it is no job of this flow, or the flow is shut down.
+            SaveError: when the job is durable, and the parameters cannot be kept.
+            StoreError: when they are not.
+        """
+        job = self._jobs.job_of(job_state)
+        self._jobs.check_open()
+        send(job, slot_of(job, routine_id, slot), payload)
+
+    def close_input(self, job_state: JobState, routine_id: str, slot: str) -> None:
+        """Let a job wait no longer for what comes to an external slot: when nothing else is left to do, it completes.
+
+        Nothing happens when the input was closed before, or the job has ended.
+
+        Raises:
+            DeclarationError: when there is no such routine or slot.
+            ExecutionError: when the slot is not external, or it is no job of this flow.
+            StoreError: when the job is durable, and this cannot be kept.
+        """
+        job = self._jobs.job_of(job_state)
+        job.close_input(input_of(job, routine_id, slot))
 
     def shutdown(self, *, cancel: bool = False) -> None:
         """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.

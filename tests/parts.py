@@ -11,6 +11,8 @@ from typing import Any
 
 from routilux import Flow, Routine
 
+LONG = 20.0  # seconds; a test that needs them has failed
+
 
 class Step(Routine):
     """A routine of one handler ``handle(step, **payload)`` in slot ``input``, with event ``output``."""

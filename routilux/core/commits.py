@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import ExecutionError
+from .deliveries import deferred, emitted
 from .job_record import Activation, JobRecord
 from .life import give_up
-from .machine import append, deferred, due, emitted, ended, logged, merged, retried, sent, suspended, woken, wrote
+from .machine import append, due, ended, logged, merged, retried, sent, suspended, woken, wrote
 from .points import Answered, Batch, Committed, Point, Published, Wait
-from .records import Cancelled, ErrorRecord, Failed, Paused, Resumed
+from .records import ErrorRecord
 from .status import JobStatus
 
 NO_BATCH = Batch()
@@ -244,51 +245,3 @@ def unfinished(record: JobRecord) -> None:
     if record.status is JobStatus.WAITING and record.queued:
         record.status = JobStatus.RUNNING
     record.open = record.status is JobStatus.RUNNING and not record.holds
-
-
-# --- foresight ----------------------------------------------------------------------------------------------------
-
-
-def status_after(record: JobRecord, activation: Activation | None, fact: Any) -> JobStatus | None:
-    """Return the status that a job will have when a fact is in its record, None when it stays as it is."""
-    if fact.__class__ is Resumed:
-        return _after_resuming(record)
-    if fact.__class__ is not Committed or activation is None:
-        return FIXED.get(fact.__class__)
-    status, kind = record.status, fact.kind
-    if kind == "end" and fact.outcome[4]:
-        return JobStatus.FAILED
-    if status is not JobStatus.RUNNING or record.closed:
-        return None
-    if kind == "end":
-        if fact.outcome[5] is not None:
-            return JobStatus.COMPLETED
-    elif kind != "wait":
-        return status
-    events = activation.slot.node.events
-    if record.queued or len(record.running) > 1 or record.retrying:
-        return JobStatus.RUNNING
-    for each in fact.batch.emissions:
-        if not each.later and events[each.event].routes:
-            return JobStatus.RUNNING
-    if kind == "wait" or record.waiting:
-        return JobStatus.WAITING
-    later = record.deferred or any(each.later for each in fact.batch.emissions)
-    return JobStatus.PAUSED if later else JobStatus.COMPLETED
-
-
-def _after_resuming(record: JobRecord) -> JobStatus:
-    """Return the status of a paused or failed job that goes on: one with nothing left to do ends with that."""
-    if record.closed:
-        return JobStatus.COMPLETED
-    emitted = any(held.event.routes for held in record.deferred)
-    if emitted or record.stopped or record.queued or record.running or record.retrying:
-        return JobStatus.RUNNING
-    return JobStatus.WAITING if record.waiting else JobStatus.COMPLETED
-
-
-FIXED: dict[type, JobStatus] = {
-    Paused: JobStatus.PAUSED,
-    Cancelled: JobStatus.CANCELLED,
-    Failed: JobStatus.FAILED,
-}

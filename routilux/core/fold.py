@@ -7,9 +7,10 @@ from typing import Any
 
 from ..errors import ExecutionError
 from .commits import answered, committed, published, taken
+from .deliveries import deferred, emitted
 from .job_record import Activation, JobRecord
-from .life import cancelled, failed, given_up, resumed
-from .machine import began, deferred, due, emitted, ended, logged, merged, paused, retried, sent, started, wrote
+from .life import cancelled, failed, given_up, input_closed, received, resumed
+from .machine import began, due, ended, logged, merged, paused, retried, sent, started, wrote
 from .points import Answered, Committed, DurableFact, Noted, Published
 from .records import (
     Began,
@@ -21,9 +22,11 @@ from .records import (
     Fact,
     Failed,
     GivenUp,
+    InputClosed,
     Logged,
     Merged,
     Paused,
+    Received,
     Resumed,
     Retried,
     Sent,
@@ -80,6 +83,8 @@ APPLY: dict[type, Callable[[JobRecord, Any], object]] = {
     Paused: lambda record, fact: paused(record, fact.reason),
     Resumed: lambda record, fact: resumed(record, fact.at),
     Cancelled: lambda record, fact: cancelled(record, *fact),
+    Received: lambda record, fact: received(record, record.plan.slots[fact.slot], *fact[1:]),
+    InputClosed: lambda record, fact: input_closed(record, *fact),
     Committed: lambda record, fact: committed(record, taken(record, fact), fact),
     Published: _apply_published,
     Answered: lambda record, fact: answered(record, fact),

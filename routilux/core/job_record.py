@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .gathers import Gathers, Part
 from .history import History
 from .plan import EventPlan, Plan, SlotPlan
 from .points import Point, Wait
@@ -20,7 +21,10 @@ from .status import JobStatus
 
 @dataclass(slots=True)
 class Delivery:
-    """One emission on its way to one slot. ``origin`` is the delivery whose activation emitted it (0: from outside)."""
+    """One emission on its way to one slot. ``origin`` is the delivery whose activation emitted it (0: from outside).
+
+    One that was gathered is made of ``parts``; its origin is that of the last one.
+    """
 
     id: int
     slot: SlotPlan
@@ -28,6 +32,7 @@ class Delivery:
     isolate: bool
     at: int
     origin: int
+    parts: tuple[Part, ...] = ()
 
 
 class Activation:
@@ -138,7 +143,8 @@ class JobRecord:
 
     ``durable``: the job has a store. ``waiting`` are the activations that wait inside their turns, ``points`` those of
     turns that have not ended, by delivery, ``events`` what was published before anybody waited for it. ``inbox`` is
-    the number of the last message that was seen to.
+    the number of the last message that was seen to. ``inputs`` are the external slots that are open, by index,
+    each with the time at which it closes by itself, if it does. ``gathers`` is None when no slot gathers.
 
     ``stopped`` are the activations whose failure ended the job; they run again when it is resumed. ``life`` counts
     those resumptions: a turn of an earlier life has no ticket to give back.
@@ -177,6 +183,8 @@ class JobRecord:
     inbox: int = 0
     stopped: list[Activation] = field(default_factory=list)
     deferred: list[Held] = field(default_factory=list)
+    inputs: dict[int, int | None] = field(default_factory=dict)
+    gathers: Gathers | None = field(init=False)
     life: int = 0
     next_id: int = 1
 
@@ -193,11 +201,13 @@ class JobRecord:
             Mailbox(index, box.limit, box.timed, self.on_loop if box.on_loop else self.ready)
             for index, box in enumerate(self.plan.mailboxes)
         ]
+        self.gathers = None if self.plan.reach is None else Gathers(self.plan.reach)
 
     @property
     def outstanding(self) -> int:
-        """How many deliveries have no end yet: queued, running, or waiting, for a retry or inside their turns."""
-        return self.queued + len(self.running) + len(self.retrying) + len(self.waiting)
+        """How many deliveries have no end yet: queued, gathered, running, or waiting, for a retry or in their turns."""
+        gathered = 0 if self.gathers is None else sum(self.gathers.held)
+        return self.queued + gathered + len(self.running) + len(self.retrying) + len(self.waiting)
 
     @property
     def at_rest(self) -> bool:

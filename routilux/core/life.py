@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .deliveries import close_gathers, drop, enqueue, release_deferred
 from .job_record import Activation, JobRecord
-from .machine import change, complete, drop, enqueue, fail, forget_failed_step, remember, renamed, settle
+from .machine import change, complete, fail, forget_failed_step, remember, settle
+from .plan import SlotPlan
 from .records import ErrorRecord
 from .scheduling import list_waiting
 from .status import JobStatus
@@ -51,11 +53,8 @@ def resumed(record: JobRecord, at: int) -> None:
         return
     if failed_before:
         _revive(record)
-    for event, data, isolate, origin in record.deferred:
-        for route in event.routes:
-            payload = data if route.rename is None else renamed(data, route.rename)
-            enqueue(record, route.slot, payload, isolate, at, origin)
-    record.deferred.clear()
+    release_deferred(record, at)
+    close_gathers(record, at)
     list_waiting(record)
     if not record.queued and not record.running and not record.retrying:
         settle(record, at)
@@ -84,3 +83,33 @@ def cancelled(record: JobRecord, reason: str, at: int) -> None:
     record.reason = reason
     record.finished = at
     drop(record)
+
+
+# --- what comes from outside --------------------------------------------------------------------------------------
+
+
+def received(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int, message: int) -> None:
+    """A delivery came from outside."""
+    record.inbox = max(record.inbox, message)
+    if not record.closed:
+        enqueue(record, slot, payload, isolate, at, 0)
+        _stirred(record, at)
+
+
+def input_closed(record: JobRecord, slot: int, at: int, message: int) -> None:
+    """Nothing that comes to an external slot from outside is waited for any more."""
+    record.inbox = max(record.inbox, message)
+    if slot in record.inputs:
+        del record.inputs[slot]
+        if record.gathers is not None:
+            record.gathers.count(record.gathers.reach.arrivals[slot], -1)
+        _stirred(record, at)
+
+
+def _stirred(record: JobRecord, at: int) -> None:
+    """Something was done to the job from outside: what waited for it goes on, or waits no longer."""
+    close_gathers(record, at)
+    if record.status is JobStatus.WAITING and (record.queued or not (record.waiting or record.inputs)):
+        change(record, JobStatus.RUNNING)
+        if not record.queued:
+            settle(record, at)

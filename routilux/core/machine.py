@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .job_record import Activation, Delivery, Held, JobRecord, Mailbox
-from .plan import EventPlan, SlotPlan
+from .deliveries import close_gathers, drop, enqueue, finished, withdraw
+from .job_record import Activation, JobRecord, Mailbox
+from .plan import SlotPlan
 from .points import Point, Wait
 from .records import ErrorRecord, Logged, Sent
 from .status import MAY_FOLLOW, JobStatus, check_change
@@ -21,10 +22,18 @@ from .status import MAY_FOLLOW, JobStatus, check_change
 
 
 def started(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int) -> None:
-    """The job runs, with one delivery to its entry slot."""
+    """The job runs, with one delivery to its entry slot, and with all inputs open."""
     change(record, JobStatus.RUNNING)
     record.started = at
+    for each in record.plan.inputs:
+        record.inputs[each.index] = None if each.deadline is None else at + each.deadline
+        if record.gathers is not None:
+            record.gathers.count(record.gathers.reach.arrivals[each.index], 1)
     enqueue(record, slot, payload, isolate, at, 0)
+    if not record.queued:  # the entry slot gathers
+        close_gathers(record, at)
+        if not record.queued:
+            settle(record, at)
 
 
 def inherited(record: JobRecord, shared: dict[str, Any], routine_states: dict[str, dict[str, Any]]) -> None:
@@ -32,17 +41,6 @@ def inherited(record: JobRecord, shared: dict[str, Any], routine_states: dict[st
     wrote(record, None, shared)
     for routine_id, state in routine_states.items():
         wrote(record, routine_id, state)
-
-
-def enqueue(record: JobRecord, slot: SlotPlan, payload: dict[str, Any], isolate: bool, at: int, origin: int) -> None:
-    """Put a delivery into its mailbox."""
-    mailbox = record.mailboxes[slot.mailbox]
-    mailbox.queue.append(Delivery(record.next_id, slot, payload, isolate, at, origin))
-    record.next_id += 1
-    record.queued += 1
-    if mailbox.tickets < mailbox.limit:
-        mailbox.tickets += 1
-        mailbox.listing.append(mailbox)
 
 
 def change(record: JobRecord, status: JobStatus) -> None:
@@ -89,45 +87,6 @@ def merged(record: JobRecord, activation: Activation, buffer: dict[str, Any]) ->
     """The slot's merge function made ``buffer`` of the old buffer and this activation's payload."""
     record.buffers[activation.slot.index] = activation.payload = buffer
     activation.isolate = record.plan.copy_payloads
-
-
-def emitted(
-    record: JobRecord, activation: Activation, event: EventPlan, data: dict[str, Any], isolate: bool, at: int
-) -> None:
-    """Enqueue one delivery per connection of the event."""
-    if record.closed:
-        return
-    activation.emitted += 1
-    activation.event = event.name
-    activation.data = data
-    origin = activation.delivery.id
-    for route in event.routes:
-        slot = route.slot
-        payload = data if route.rename is None else renamed(data, route.rename)
-        # The body of _enqueue once more: a call here would cost every delivery a tenth of its price.
-        mailbox = record.mailboxes[slot.mailbox]
-        mailbox.queue.append(Delivery(record.next_id, slot, payload, isolate, at, origin))
-        record.next_id += 1
-        record.queued += 1
-        if mailbox.tickets < mailbox.limit:
-            mailbox.tickets += 1
-            mailbox.listing.append(mailbox)
-
-
-def renamed(data: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
-    """Return ``data`` with the keys of ``rename`` replaced; a renamed value wins over one that had the name already."""
-    payload = {key: value for key, value in data.items() if key not in rename}
-    payload.update({new: data[old] for old, new in rename.items() if old in data})
-    return payload
-
-
-def deferred(record: JobRecord, activation: Activation, event: EventPlan, data: dict[str, Any], isolate: bool) -> None:
-    """Keep an emission until the job is resumed."""
-    if not record.closed:
-        activation.emitted += 1
-        activation.event = event.name
-        activation.data = data
-        record.deferred.append(Held(event, data, isolate, activation.delivery.id))
 
 
 def retried(record: JobRecord, activation: Activation, spent: int, due: int) -> Activation:
@@ -217,7 +176,7 @@ def ended(
             record.stopped.append(activation.later(spent))
             _keep_points(record, activation, points)
         else:
-            _withdraw(record, activation.delivery.id)
+            withdraw(record, activation.delivery.id)
             record.stopped.append(activation.anew())
         if record.status is not JobStatus.FAILED:
             fail(record, error, at)
@@ -228,8 +187,11 @@ def ended(
             complete(record, at)
         else:  # a paused job completes when it is resumed
             record.closed = True
-    elif not record.queued and not record.running and not record.retrying and record.status is JobStatus.RUNNING:
-        settle(record, at)
+    else:
+        if record.gathers is not None:
+            finished(record, activation.slot, at)
+        if not record.queued and not record.running and not record.retrying and record.status is JobStatus.RUNNING:
+            settle(record, at)
     return entry
 
 
@@ -258,9 +220,9 @@ def remember(
 
 
 def settle(record: JobRecord, at: int) -> None:
-    """Nothing can be handled: wait for what turns wait for, or for the resumption that deferred emissions need, or
-    complete."""
-    if record.waiting:
+    """Nothing can be handled: wait for what turns wait for or inputs get, or for the resumption that deferred
+    emissions need, or complete."""
+    if record.waiting or record.inputs:
         change(record, JobStatus.WAITING)
     elif record.deferred:
         paused(record, "deferred events wait until the job is resumed")
@@ -287,33 +249,6 @@ def fail(record: JobRecord, error: ErrorRecord | None, at: int) -> None:
     change(record, JobStatus.FAILED)
     record.failure = error
     record.finished = at
-
-
-def _withdraw(record: JobRecord, origin: int) -> None:
-    """Take back what a failed turn emitted and nobody has begun to handle."""
-    for mailbox in record.mailboxes:
-        kept = [delivery for delivery in mailbox.queue if delivery.origin != origin]
-        record.queued -= len(mailbox.queue) - len(kept)
-        if len(kept) < len(mailbox.queue):
-            mailbox.queue.clear()
-            mailbox.queue.extend(kept)
-    record.deferred[:] = [held for held in record.deferred if held.origin != origin]
-
-
-def drop(record: JobRecord) -> None:
-    """Forget every delivery that has not begun."""
-    for mailbox in record.mailboxes:
-        mailbox.queue.clear()
-        mailbox.resumed.clear()
-    record.ready.clear()
-    record.on_loop.clear()
-    record.retrying.clear()
-    record.waiting.clear()
-    record.points.clear()
-    record.events.clear()
-    record.stopped.clear()
-    record.deferred.clear()
-    record.queued = 0
 
 
 def released(record: JobRecord, mailbox: Mailbox) -> None:

@@ -156,6 +156,24 @@ class Cancelled(NamedTuple):
     at: int
 
 
+class Received(NamedTuple):
+    """A delivery to a slot came from outside. ``message`` is the number of the message that brought it, 0 without."""
+
+    slot: int
+    payload: dict[str, Any]
+    isolate: bool
+    at: int
+    message: int = 0
+
+
+class InputClosed(NamedTuple):
+    """An external slot was closed: no more is waited for there."""
+
+    slot: int
+    at: int
+    message: int = 0
+
+
 Fact = (
     Started
     | Began
@@ -173,4 +191,6 @@ Fact = (
     | Paused
     | Resumed
     | Cancelled
+    | Received
+    | InputClosed
 )

@@ -13,7 +13,8 @@ from hashlib import sha256
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..core.plan import NodePlan, Plan, Route
+from ..core.plan import NodePlan, Plan, Route, SlotPlan, routes_of
+from ..core.reach import counts, reach_of
 from ..errors import LoadError
 
 _known: WeakKeyDictionary[Plan, dict[str, Any]] = WeakKeyDictionary()
@@ -23,7 +24,7 @@ _lock = threading.Lock()
 def shape_of(plan: Plan) -> dict[str, Any]:
     """Return the structure of a flow as JSON, made once per plan; it must not be changed.
 
-    The keys are ``"slots"``: ``[routine_id, name, merge strategy, whether it handles several deliveries at a time]`` of
+    The keys are ``"slots"``: ``[routine_id, name, how it merges or gathers, whether it handles several at a time]`` of
     each, in the order in which facts count them; ``"events"``: ``[routine_id, name, routes]`` of each, every route
     ``[routine_id, slot, renamed parameters or None]``; and ``"state"``: the name of the state model, or None.
     """
@@ -41,7 +42,7 @@ def _shape(plan: Plan) -> dict[str, Any]:
             [
                 _text(slot.routine_id),
                 _text(slot.name),
-                "function" if slot.merges else _text(slot.merge),
+                _taken_in(slot),
                 plan.mailboxes[slot.mailbox].limit > 1,
             ]
             for slot in plan.slots
@@ -53,6 +54,13 @@ def _shape(plan: Plan) -> dict[str, Any]:
         ],
         "state": None if schema is None else _text(schema.model.__name__),
     }
+
+
+def _taken_in(slot: SlotPlan) -> str:
+    """Return what a slot does with what arrives: how it merges or gathers."""
+    if slot.gather is not None:
+        return str(slot.gather)
+    return "function" if slot.merges else _text(slot.merge)
 
 
 def _route(route: Route) -> list[Any]:
@@ -94,7 +102,7 @@ def differences(old: Any, new: Mapping[str, Any]) -> list[str]:
         if (routine_id, name) not in slots:
             found.append(f"{where} is gone")
         elif slots[routine_id, name][0] != merge:
-            found.append(f"{where} has the merge strategy {slots[routine_id, name][0]!r}, and had {merge!r}")
+            found.append(f"{where} takes deliveries in by {slots[routine_id, name][0]!r}, and did by {merge!r}")
     for (routine_id, name), routes in events_before.items():
         if routine_id in gone:
             continue
@@ -122,20 +130,26 @@ def as_it_was(plan: Plan, shape: Any) -> Plan:
     for slot in slots:
         nodes[slot.routine_id].slots[slot.name] = slot
     _, before, _ = _tables(shape)
+    routes = {}
     for name, node in plan.nodes.items():
         for event in node.events.values():
-            routes = before.get((name, event.name))
-            if routes is None:
-                routes = [_route(route) for route in event.routes]
-            nodes[name].events[event.name] = replace(event, routes=tuple([_led(nodes, route) for route in routes]))
-    return replace(plan, nodes=nodes, slots=slots)
+            ends = before.get((name, event.name))
+            if ends is None:
+                ends = [_route(route) for route in event.routes]
+            routes[name, event.name] = routes_of(name, event.name, [_end(nodes, end) for end in ends])
+    reach = reach_of(slots, routes)
+    for (name, event_name), leads in routes.items():
+        event = plan.nodes[name].events[event_name]
+        nodes[name].events[event_name] = replace(event, routes=leads, counts=counts(reach, leads))
+    inputs = tuple(slot for slot in slots if slot.external)
+    return replace(plan, nodes=nodes, slots=slots, reach=reach, inputs=inputs)
 
 
-def _led(nodes: Mapping[str, NodePlan], route: list[Any]) -> Route:
-    routine_id, name, rename = route
+def _end(nodes: Mapping[str, NodePlan], end: list[Any]) -> tuple[SlotPlan, Any]:
+    routine_id, name, rename = end
     if routine_id not in nodes or name not in nodes[routine_id].slots:
         raise LoadError(f"the flow lacks slot '{routine_id}.{name}', to which the job has emitted")
-    return Route(nodes[routine_id].slots[name], rename)
+    return nodes[routine_id].slots[name], rename
 
 
 Slots = dict[tuple[str, str], tuple[str, bool]]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..core.plan import EventPlan, MailboxPlan, NodePlan, Plan, Route, SlotPlan
+from ..core.plan import EventPlan, MailboxPlan, NodePlan, Plan, SlotPlan, routes_of
 from ..core.policy import STOP, ErrorHandler
+from ..core.reach import counts, reach_of
 from ..errors import DeclarationError, known_names
 from ..routine.declaration import Routine, declaration_of
+from ..routine.gathering import gather_of
 from ..routine.resource import Factory
 from ..routine.slot import Slot
 from .shape import Connection
@@ -36,17 +38,19 @@ def compile_plan(
         node = nodes[routine_id] = NodePlan(routine_id, routine, {}, {})
         policy = declaration_of(routine).error_handler or flow_handler or STOP
         _add_slots(node, policy, factories, f"flow {flow_id!r}, routine {routine_id!r}", slots, mailboxes)
-    routes: dict[tuple[str, str], list[Route]] = {}
+    ends: dict[tuple[str, str], list[tuple[SlotPlan, dict[str, str] | None]]] = {}
     for wire in connections:
         target = nodes[wire.target_id].slots[wire.slot]
-        route = Route(target, dict(wire.param_mapping) or None)
-        routes.setdefault((wire.source_id, wire.event), []).append(route)
+        ends.setdefault((wire.source_id, wire.event), []).append((target, dict(wire.param_mapping) or None))
+    routes = {source: routes_of(*source, found) for source, found in ends.items()}
+    reach = reach_of(slots, routes)
     for routine_id, node in nodes.items():
         for event in declaration_of(routines[routine_id]).events.values():
             params = None if event.output_params is None else frozenset(event.output_params)
-            found = tuple(routes.get((routine_id, event.name), ()))
-            node.events[event.name] = EventPlan(event.name, params, found)
-    return Plan(flow_id, nodes, tuple(slots), tuple(mailboxes), **options)
+            leads = routes.get((routine_id, event.name), ())
+            node.events[event.name] = EventPlan(event.name, params, leads, counts(reach, leads))
+    inputs = tuple(slot for slot in slots if slot.external)
+    return Plan(flow_id, nodes, tuple(slots), tuple(mailboxes), reach=reach, inputs=inputs, **options)
 
 
 def _resources(slot: Slot, factories: Mapping[str, Factory], where: str) -> tuple[tuple[str, Factory], ...]:
@@ -96,11 +100,17 @@ def _add_slots(
             timeout=slot.timeout,
             policy=policy,
             node=node,
-            direct=slot.binding.direct and slot.timeout is None and not callable(slot.merge_strategy),
+            direct=slot.binding.direct
+            and slot.timeout is None
+            and slot.gather is None
+            and not callable(slot.merge_strategy),
             holds=policy.holds_emissions,
             on_loop=slot.binding.on_loop,
             merges=callable(slot.merge_strategy),
             resources=_resources(slot, factories, where),
+            gather=gather_of(slot.gather, slot.key, slot.rest, slot.merge_strategy, where),
+            external=slot.external,
+            deadline=None if slot.deadline is None else int(slot.deadline * 1e9),
         )
         node.slots[slot.name] = plan
         slots.append(plan)

@@ -122,6 +122,8 @@ class Graph:
         pairs = tuple((param_mapping or {}).items())
         connection = Connection(source_id, event, target_id, slot, pairs)
         self._check_mapping(connection, the_event, the_slot)
+        if the_slot.gather == "sources":
+            self._check_source(connection, the_event, the_slot)
         if connection in self._connections:
             raise DeclarationError(f"{where}: {connection} is connected already")
         self.changing(f"connect {connection}")
@@ -146,6 +148,20 @@ class Graph:
                     )
             if not slot.binding.accepts(new):
                 find(dict.fromkeys(slot.binding.names), new, "parameter", f"{where}: the handler of slot {slot.name!r}")
+
+    def _check_source(self, connection: Connection, event: Event, slot: Slot) -> None:
+        """Raise unless what comes along a connection can be told from what the other sources of the slot deliver."""
+        mine = set(_delivered(connection, event)) - {slot.key}
+        for other in self._connections:
+            if (other.target_id, other.slot) != (connection.target_id, connection.slot) or other == connection:
+                continue
+            theirs = _delivered(other, declaration_of(self._routines[other.source_id]).events[other.event])
+            for name in theirs:
+                if name in mine:
+                    raise DeclarationError(
+                        f"flow {self.flow_id!r}: {connection} and {other} both deliver parameter {name!r}, and slot "
+                        f"{slot.name!r} takes one value of each source; rename one with param_mapping"
+                    )
 
     def set_error_handler(self, error_handler: ErrorHandler) -> None:
         """Set what happens when a handler raises in a routine that has no error handler of its own.
@@ -271,16 +287,25 @@ class Graph:
         where = f"flow {self.flow_id!r}: routine {entry_id!r}"
         routine = find(self._routines, entry_id, "routine", f"flow {self.flow_id!r}")
         slots = declaration_of(routine).slots
+        if slot is None:
+            slot = "trigger" if "trigger" in slots else next(iter(slots)) if len(slots) == 1 else None
         if slot is not None:
-            find(slots, slot, "slot", where)
+            found = find(slots, slot, "slot", where)
+            if found.gather == "sources" and not found.external:
+                raise DeclarationError(
+                    f"{where}: slot {slot!r} takes one delivery of each connection, and an execution that starts with "
+                    f"it is none of these; start with another slot, or declare this one with external=True"
+                )
             return slot
-        if "trigger" in slots:
-            return "trigger"
-        if len(slots) == 1:
-            return next(iter(slots))
         if not slots:
             raise DeclarationError(f"{where} has no slot to start with; define one, by custom named 'trigger'")
         raise DeclarationError(
             f"{where} has several slots and none is named 'trigger'; name the one to start with: "
             f"slot={' or '.join(repr(name) for name in slots)}"
         )
+
+
+def _delivered(connection: Connection, event: Event) -> list[str]:
+    """Return the parameters that are known to come along a connection."""
+    renamed = dict(connection.param_mapping)
+    return [renamed.get(name, name) for name in (renamed if event.output_params is None else event.output_params)]

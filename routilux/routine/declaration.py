@@ -64,6 +64,12 @@ class Routine:
         merge_strategy: str | MergeFunction = "override",
         concurrency: int = 1,
         timeout: float | None = None,
+        *,
+        gather: int | str | None = None,
+        key: str | None = None,
+        rest: str | None = None,
+        external: bool = False,
+        deadline: float | None = None,
     ) -> Slot:
         """Declare an input and return it.
 
@@ -79,6 +85,17 @@ class Routine:
                 ``(old, new) -> merged`` of two dicts (``old`` is empty at first).
             concurrency: how many deliveries may be handled at the same time. Above 1, they have no order.
             timeout: seconds after which an attempt of the handler counts as failed.
+            gather: how many deliveries are handled together: a number; ``"sources"`` for one of each connection to the
+                slot; or ``"all"``, when nothing in the job can lead to another one. The handler gets, for each
+                parameter, the list of the values that came, in order of arrival (what a delivery lacks is not in the
+                list); of sources, the one value of that which has the parameter.
+            key: a parameter by whose value deliveries are gathered, each value for itself. The handler gets the value.
+            rest: what becomes of deliveries when nothing can come any more that completes them: ``"deliver"`` hands
+                over what there is (the default for a number), ``"drop"`` forgets it, ``"error"`` fails the activation
+                with `GatherError`, which says what came and what is missing (the default for sources).
+            external: the job waits for what `Flow.send` delivers to the slot, holding no thread, until
+                `Flow.close_input`.
+            deadline: seconds after the start of the job at which an external slot is closed by itself.
 
         Raises:
             DeclarationError: when the name is taken, the handler cannot be called with a payload, an option is out of
@@ -89,7 +106,16 @@ class Routine:
         _check_name(name, "slot", self)
         if name in slots:
             raise DeclarationError(f"{where}: this slot is defined already")
-        options = SlotOptions(merge_strategy=merge_strategy, concurrency=concurrency, timeout=timeout).checked(where)
+        options = SlotOptions(
+            merge_strategy=merge_strategy,
+            concurrency=concurrency,
+            timeout=timeout,
+            gather=gather,
+            key=key,
+            rest=rest,
+            external=external,
+            deadline=deadline,
+        ).checked(where)
         binding = Binding(handler, where)
         self._changing(f"define slot {name!r}")
         slots[name] = slot = Slot(name, handler, binding, **vars(options))

@@ -10,6 +10,7 @@ from typing import Any
 from ..core.numbers import seconds, whole
 from ..errors import DeclarationError
 from .binding import Binding
+from .gathering import deadline_of, gather_of
 
 MOST_AT_A_TIME = 1_000_000
 MERGE_STRATEGIES = ("override", "append")
@@ -28,6 +29,11 @@ class SlotOptions:
     merge_strategy: str | MergeFunction = "override"
     concurrency: int = 1
     timeout: float | None = None
+    gather: int | str | None = None
+    key: str | None = None
+    rest: str | None = None
+    external: bool = False
+    deadline: float | None = None
 
     def checked(self, where: str) -> SlotOptions:
         """Return the options as they are kept; raise DeclarationError when one is out of range."""
@@ -39,7 +45,13 @@ class SlotOptions:
         if callable(self.merge_strategy):
             _check_merge(self.merge_strategy, where)
         whole(self.concurrency, f"{where}: concurrency", 1, MOST_AT_A_TIME)
-        return replace(self, timeout=seconds(self.timeout, f"{where}: timeout"))
+        gather = gather_of(self.gather, self.key, self.rest, self.merge_strategy, where)
+        return replace(
+            self,
+            timeout=seconds(self.timeout, f"{where}: timeout"),
+            rest=None if gather is None else gather.rest,
+            deadline=deadline_of(self.external, self.deadline, where),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from ..errors import HandlerTimeoutError, PayloadError
 from ..routine.binding import Misfit, shortened
 from .audience import FAILED_ATTEMPT, audience
 from .describing import describe
+from .gathered import check_parts
 from .job import Job
 from .stepping import Stepping
 
@@ -65,7 +66,9 @@ class Committing(Stepping):
 
     def arguments(self, slot: SlotPlan, activation: Activation) -> dict[str, Any]:
         """Return the arguments for the handler: the payload, merged as the slot says, and bound."""
-        if slot.merges and activation.payload is activation.delivery.payload:
+        if slot.gather is not None:
+            check_parts(activation.delivery, self.job.plan, self.where(slot))
+        elif slot.merges and activation.payload is activation.delivery.payload:
             self._merge(slot, activation)
         payload = copy_payload(activation.payload) if activation.isolate else activation.payload
         try:

@@ -5,6 +5,7 @@ Whoever commits holds ``commits``, and then the lock for as long as the record c
 
 from __future__ import annotations
 
+import logging
 import threading
 from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from ..core.commits import answered, published
 from ..core.job_record import Activation
 from ..core.listening import listening
+from ..core.plan import SlotPlan
 from ..core.points import Answered, Committed, Noted, Published
 from ..core.records import (
     Cancelled,
@@ -22,17 +24,21 @@ from ..core.records import (
     Ended,
     ErrorRecord,
     Failed,
+    InputClosed,
     Logged,
     Paused,
+    Received,
     Resumed,
     Retried,
     Wrote,
 )
 from ..core.status import JobStatus, check_change
-from ..errors import JobTimeoutError, StoreError
+from ..errors import JobTimeoutError, RoutiluxError, StoreError
 from .audience import FAILED_ATTEMPT, audience
 from .describing import describe
 from .journaled_job import JournaledJob
+
+logger = logging.getLogger("routilux")
 
 
 class DurableJob(JournaledJob):
@@ -77,7 +83,8 @@ class DurableJob(JournaledJob):
         """Have listeners told that the job was started."""
         with self.lock:
             self._noted_status = JobStatus.PENDING
-            self.note_status()
+            self.begin()
+            self.left()
         self.tell()
 
     def note_fatal(self, error: BaseException) -> None:
@@ -153,6 +160,39 @@ class DurableJob(JournaledJob):
             if message > self.record.inbox:
                 self.keep(Noted(message))
                 self.record.inbox = message
+
+    # --- what comes from outside -------------------------------------------------------------------------------------
+
+    def receive(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool, message: int = 0) -> None:
+        """See `Job.receive`. Raises SaveError for a payload that cannot be kept, StoreError when it is not."""
+        with self.at_hand():
+            if message and message <= self.record.inbox:
+                return
+            self.check_receiving(slot)
+            fact = Received(slot.index, payload, isolate, self.now(), message)
+            self.keep(fact)
+            with self.lock:
+                self.take_in(fact)
+
+    def close_input(self, slot: SlotPlan, message: int = 0) -> None:
+        """See `Job.close_input`. Raises StoreError when that cannot be kept."""
+        with self.at_hand():
+            if slot.index in self.record.inputs:
+                fact = InputClosed(slot.index, self.now(), message)
+                self.keep(fact)
+                with self.lock:
+                    self.take_in(fact)
+
+    def close_due(self, slot: SlotPlan) -> None:
+        """See `Job.close_due`; a thread of its own waits for the store."""
+
+        def close() -> None:
+            try:
+                self.close_input(slot)
+            except RoutiluxError as error:  # the job has halted; whoever goes on with it closes the input
+                logger.info("the input '%s.%s' of %s stays open: %s", slot.routine_id, slot.name, self.subject, error)
+
+        self.engine.committers.submit(close)
 
     # --- its life ----------------------------------------------------------------------------------------------------
 

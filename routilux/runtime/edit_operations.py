@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.deliveries import deferred, emitted
 from ..core.job_record import Activation
-from ..core.machine import deferred, emitted
 from ..core.plan import EventPlan
 from ..core.records import Deferred, Emitted
 from ..errors import StateError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ..core.plan import SlotPlan
 from ..core.records import Logged, Wrote
 from ..core.status import JobStatus, check_change
 from ..errors import ExecutionError
@@ -55,6 +56,32 @@ class ForeignJob(Job):
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Leave the job alone: it is another process's to cancel when that ends."""
+
+    def receive(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool, message: int = 0) -> None:
+        """Have whoever runs the job take in a delivery."""
+        keeping = self.engine.keeping
+        live = keeping.find(self.record.job_id)
+        if live is not None:
+            live.receive(slot, payload, isolate)
+            return
+        keeping.refresh(self)
+        self.check_receiving(slot)
+        form = self.encode(payload, f"what is sent to '{slot.routine_id}.{slot.name}'")
+        keeping.tell(self.record.job_id, do="send", routine=slot.routine_id, slot=slot.name, form=form)
+
+    def close_input(self, slot: SlotPlan, message: int = 0) -> None:
+        """Have whoever runs the job close an input."""
+        keeping = self.engine.keeping
+        live = keeping.find(self.record.job_id)
+        if live is not None:
+            live.close_input(slot)
+        elif not keeping.refresh(self):
+            keeping.tell(self.record.job_id, do="close_input", routine=slot.routine_id, slot=slot.name)
+
+    def check_receiving(self, slot: SlotPlan) -> None:
+        """Raise StatusError when the job has ended; which inputs are open, whoever runs it knows."""
+        if self.record.status.ended:
+            super().check_receiving(slot)
 
     def expire(self, timeout: float) -> None:
         """Wait no longer; the job goes on."""

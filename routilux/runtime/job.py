@@ -24,13 +24,13 @@ from .bells import Bell, ring
 from .crew import Hooks
 from .describing import describe
 from .edits import Edits
+from .receiving import Receiving
 from .threads import SharedThreads
-from .timed import Timed
 
 PARENT_CANCELLED = "the job that had started it was cancelled"
 
 
-class Job(Timed):
+class Job(Receiving):
     """One execution of a flow.
 
     Args:
@@ -64,8 +64,15 @@ class Job(Timed):
         """Put the first delivery into its mailbox. No thread is asked to work yet: see `call`."""
         with self.lock:
             started(self.record, slot, payload, isolate, self.now())
-            self.note_status()
+            self.begin()
         self.tell()
+
+    def begin(self) -> None:
+        """See to what follows from the beginning. The caller holds the lock."""
+        self.note_status()
+        self.plan_inputs()
+        if not self.record.queued:  # the entry slot gathers, and no handler runs yet
+            self.settle()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job has ended, for ``timeout`` seconds at the most; return whether it has."""

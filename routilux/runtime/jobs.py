@@ -117,7 +117,7 @@ class Jobs:
         flow = self._flow
         engine = flow.engine if engine is None else engine
         where = f"flow {flow.flow_id!r}"
-        self._check_not_shut_down()
+        self.check_open()
         slot_name = flow.entry_slot(new.entry_id, new.slot)
         params = payload_of(new.entry_params, where)
         isolate = flow.copy_payloads and needs_copy(params)
@@ -144,8 +144,8 @@ class Jobs:
         entry = record.plan.nodes[new.entry_id].slots[slot_name]
         if engine.keeping is not None:
             started(record, entry, payload, isolate, clock.monotonic_ns())
-            kept: Job = engine.keeping.begin(flow, record, owned)
-            if owned and kept.record is record:
+            kept: Job = engine.keeping.begin(flow, record, entry, payload, owned)
+            if owned and kept.record is record and not record.status.ended:
                 self.count(kept)
             return kept
         job = self.job_for(record, engine)
@@ -193,7 +193,7 @@ class Jobs:
     def take_up(self, job_state: JobState) -> Job:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet."""
         job = self.job_of(job_state)
-        self._check_not_shut_down()
+        self.check_open()
         if job.elsewhere is not None:
             found: Job = job.engine.keeping.taken_over(job)
             if found.elsewhere is not None:
@@ -233,14 +233,15 @@ class Jobs:
     def count(self, job: Job) -> bool:
         """Count a job among those that run; return whether it was not."""
         with self._lock:
-            self._check_not_shut_down()
+            self.check_open()
             known = self._jobs.get(job.record.job_id)
             if known is not None and known is not job:
                 raise ExecutionError(f"flow {self._flow.flow_id!r}: a job {job.record.job_id!r} is running already")
             self._jobs[job.record.job_id] = job
             return known is None
 
-    def _check_not_shut_down(self) -> None:
+    def check_open(self) -> None:
+        """Raise ExecutionError when the flow is shut down."""
         if self._shut_down:
             raise ExecutionError(f"flow {self._flow.flow_id!r} was shut down and runs no more jobs; make a new Flow")
 

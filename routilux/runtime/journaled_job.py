@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..core.commits import status_after
 from ..core.copying import copy_value
+from ..core.foresight import status_after
 from ..core.job_record import Activation, JobRecord
 from ..core.points import Committed, DurableFact
 from ..core.records import Fact, Wrote

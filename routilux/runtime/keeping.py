@@ -10,15 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import to_json
-
 from ..core.job_record import JobRecord
+from ..core.plan import SlotPlan
 from ..core.status import JobStatus
 from ..errors import ExecutionError, PoisonError, RoutiluxError, StaleWriterError, StoreError
 from ..store.base import Claimed, FactStore, Inbox, JobHead, fits
@@ -27,6 +24,7 @@ from .corresponding import Corresponding, message
 from .durable_job import DurableJob
 from .holding import refuse_inside, refuse_on_loop
 from .job import PARENT_CANCELLED, Job
+from .origin import origin_of
 from .owning import RESUMABLE, UNFINISHED
 from .write_behind import WriteBehind
 
@@ -54,10 +52,15 @@ class Keeping(Corresponding):
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
-    def begin(self, flow: Any, record: JobRecord, owned: bool) -> Job:
+    def begin(self, flow: Any, record: JobRecord, entry: SlotPlan, payload: dict[str, Any], owned: bool) -> Job:
         """Keep a new record, which has been started, and return its job; or the job with this id that there is.
 
-        With ``owned`` False the job is left to whoever claims it, and does not run here.
+        Args:
+            flow: the flow.
+            record: the record.
+            entry: the slot that it begins with.
+            payload: that of the first delivery.
+            owned: whether it runs here; else it is left to whoever claims it.
 
         Raises ExecutionError when there is such a job, and it began with something else.
         """
@@ -69,7 +72,7 @@ class Keeping(Corresponding):
         owner = self.owner if owned else None
         head = JobHead(record.job_id, flow.flow_id, str(record.status), now, now, owner, 1 if owned else 0)
         journal = Journal(self.store, record.job_id, head.epoch)
-        origin = _origin(record)
+        origin = origin_of(record, entry, payload)
         document = self.document(flow, record, origin)
         with self._beginning(record.job_id):
             try:
@@ -256,26 +259,3 @@ class Keeping(Corresponding):
             self.store.let_go(self.owner)
         except StoreError:  # the lease runs out by itself
             pass
-
-
-def _origin(record: JobRecord) -> str:
-    """Return what tells two jobs apart that began with something else."""
-    waiting = next(iter(next(mailbox.queue for mailbox in record.mailboxes if mailbox.queue)))
-    began = [waiting.slot.routine_id, waiting.slot.name, waiting.payload, record.shared, record.routine_states]
-    form = to_json(
-        _ordered(began), fallback=lambda other: type(other).__qualname__, bytes_mode="base64", inf_nan_mode="constants"
-    )
-    return sha256(form).hexdigest()
-
-
-def _ordered(value: Any) -> Any:
-    """Return a value in which the order of keys and of the items of sets plays no part."""
-    if isinstance(value, BaseModel):
-        value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
-    if isinstance(value, Mapping):
-        return sorted(([repr(key), _ordered(each)] for key, each in value.items()), key=lambda pair: pair[0])
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(repr, value))
-    if isinstance(value, (list, tuple)):
-        return [_ordered(each) for each in value]
-    return value

@@ -6,7 +6,8 @@ from _thread import get_ident
 from typing import Any
 
 from ..core.copying import ATOMS, copy_payload, copy_value, needs_copy
-from ..core.machine import deferred, emitted, logged, sent
+from ..core.deliveries import deferred, emitted
+from ..core.machine import logged, sent
 from ..core.plan import EventPlan, SlotPlan
 from ..core.records import Deferred, Emitted, Logged, Sent
 from ..errors import ExecutionError, PayloadError, StateError, known_names

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from ..core.copying import needs_copy
 from ..core.points import Published
 from ..core.status import JobStatus
 from ..errors import RoutiluxError, StatusError, StoreError
@@ -135,6 +136,9 @@ class Serving:
         if do == "publish":
             job.publish(Published(what["topic"], what["form"], what["keep"], message.number))
             return
+        if do in ("send", "close_input"):
+            self._take_in(job, what, message.number)
+            return
         if do == "answer":
             self._keeping.answer(job, what["job"], what["answer"])
         elif do == "cancel":
@@ -147,3 +151,15 @@ class Serving:
             raise StatusError(f"nobody knows how to {do!r}")
         if do != "run" and not job.record.status.ended:
             job.noted(message.number)
+
+    def _take_in(self, job: DurableJob, what: dict[str, Any], number: int) -> None:
+        """Give a job what came for one of its slots."""
+        node = job.plan.nodes.get(what["routine"])
+        slot = None if node is None else node.slots.get(what["slot"])
+        if slot is None:
+            raise StatusError(f"the flow has no slot '{what['routine']}.{what['slot']}'")
+        if what["do"] == "close_input":
+            job.close_input(slot, number)
+            return
+        payload = job.decode(what["form"], f"what is sent to '{slot.routine_id}.{slot.name}'")
+        job.receive(slot, payload, job.plan.copy_payloads and needs_copy(payload), number)

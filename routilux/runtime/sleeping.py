@@ -75,7 +75,7 @@ class Sleeping(Loading):
             for each in job.timers.values():
                 each.cancel()
             job.timers.clear()
-            dues = [wait.due for wait in waits if wait.due is not None]
+            dues = [due for due in (*(wait.due for wait in waits), *job.record.inputs.values()) if due is not None]
             timer: Timer | None = None
             if dues:
                 timer = self.engine.timers.at(min(dues), partial(self._time_came, job_id))

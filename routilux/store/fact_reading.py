@@ -12,7 +12,19 @@ import orjson
 
 from ..core.plan import Plan, SlotPlan
 from ..core.points import Answered, Batch, Committed, DurableFact, Emission, Noted, Published
-from ..core.records import Cancelled, ErrorRecord, Fact, Failed, Logged, Paused, Resumed, Sent, Wrote
+from ..core.records import (
+    Cancelled,
+    ErrorRecord,
+    Fact,
+    Failed,
+    InputClosed,
+    Logged,
+    Paused,
+    Received,
+    Resumed,
+    Sent,
+    Wrote,
+)
 from ..routine.binding import shortened
 from .reading import Reader
 from .turn_forms import PartReader
@@ -66,14 +78,18 @@ class FactReader(PartReader):
     def _mapping(self, data: Any, where: str) -> dict[str, Any]:
         return self.values.mapping(data, where)
 
-    # --- turns --------------------------------------------------------------------------------------------------
-
-    def _committed(self, kind: str, form: dict[str, Any]) -> Committed:
-        self.known_keys(form, TURN_KEYS, f"a fact of kind {kind!r}")
+    def _slot(self, form: Mapping[str, Any]) -> SlotPlan:
         slots = self.slots
         slot = slots[self.shapes.places([self._take(form, "slot", int)], len(slots), "'slot'")[0]]
         if isinstance(slot, str):
             raise self.shapes.problem(f"the flow lacks slot {slot!r}, of which there are facts")
+        return slot
+
+    # --- turns --------------------------------------------------------------------------------------------------
+
+    def _committed(self, kind: str, form: dict[str, Any]) -> Committed:
+        self.known_keys(form, TURN_KEYS, f"a fact of kind {kind!r}")
+        slot = self._slot(form)
         at = self._at(form)
         needed, method = OUTCOMES[kind]
         outcome = form.get("outcome")
@@ -191,6 +207,15 @@ class FactReader(PartReader):
     def _noted(self, form: dict[str, Any]) -> Noted:
         return Noted(self.amount(self._take(form, "message", int), "'message'"))
 
+    def _received(self, form: dict[str, Any]) -> Received:
+        slot = self._slot(form)
+        payload = self._mapping(form.get("outcome"), f"what was sent to '{slot.routine_id}.{slot.name}': ")
+        isolate = self.optional(form, "isolate", bool)
+        return Received(slot.index, payload, isolate, self._at(form), self.amount(form.get("message", 0), "'message'"))
+
+    def _input_closed(self, form: dict[str, Any]) -> InputClosed:
+        return InputClosed(self._slot(form).index, self._at(form), self.amount(form.get("message", 0), "'message'"))
+
     def _wrote(self, form: dict[str, Any]) -> Wrote:
         return self._write(self.row(self._take(form, "writes", list), 1, "'writes'")[0])
 
@@ -228,6 +253,8 @@ KINDS: Mapping[str, tuple[frozenset[str], Callable[[FactReader, dict[str, Any]],
     "published": (frozenset({"kind", "name", "outcome", "keep", "message"}), FactReader._published),
     "answered": (frozenset({"kind", "delivery", "name", "outcome"}), FactReader._answered),
     "noted": (frozenset({"kind", "message"}), FactReader._noted),
+    "received": (frozenset({"kind", "slot", "outcome", "at", "isolate", "message"}), FactReader._received),
+    "input closed": (frozenset({"kind", "slot", "at", "message"}), FactReader._input_closed),
     "wrote": (frozenset({"kind", "writes"}), FactReader._wrote),
     "logged": (frozenset({"kind", "log"}), FactReader._logged),
     "failed": (frozenset({"kind", "outcome", "at"}), FactReader._failed),

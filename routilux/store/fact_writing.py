@@ -13,7 +13,18 @@ import orjson
 
 from ..core.plan import Plan
 from ..core.points import Answered, Batch, Committed, DurableFact, Noted, Published
-from ..core.records import Cancelled, ErrorRecord, Fact, Failed, Logged, Paused, Resumed, Wrote
+from ..core.records import (
+    Cancelled,
+    ErrorRecord,
+    Fact,
+    Failed,
+    InputClosed,
+    Logged,
+    Paused,
+    Received,
+    Resumed,
+    Wrote,
+)
 from ..errors import SaveError
 from .plain import looks_plain
 from .turn_forms import error_row, read_rows, wait_row
@@ -73,7 +84,7 @@ class FactWriter:
 
         Args:
             fact: a fact of `points`, or what happens to a durable job besides: `Paused`, `Resumed`, `Cancelled`,
-                `Failed`, `Wrote` and `Logged`.
+                `Failed`, `Wrote`, `Logged`, `Received` and `InputClosed`.
             shared: returns the shared data as they were before the fact. It is called when fields of a typed state
                 cannot be written without the others.
 
@@ -227,15 +238,24 @@ class FactWriter:
         form = {"kind": "published", "name": to.text(fact.topic), "outcome": fact.form}
         if fact.keep:
             form["keep"] = True
-        if fact.message:
-            form["message"] = fact.message
-        return form
+        return _with_message(form, fact.message)
 
     def _answered(self, fact: Answered, to: Values, shared: Shared | None) -> dict[str, Any]:
         return {"kind": "answered", "delivery": fact.delivery, "name": to.text(fact.job_id), "outcome": fact.answer}
 
     def _noted(self, fact: Noted, to: Values, shared: Shared | None) -> dict[str, Any]:
         return {"kind": "noted", "message": fact.message}
+
+    def _received(self, fact: Received, to: Values, shared: Shared | None) -> dict[str, Any]:
+        slot = self.plan.slots[fact.slot]
+        payload = to.mapping(fact.payload, f"what was sent to '{slot.routine_id}.{slot.name}': ")
+        form = {"kind": "received", "slot": fact.slot, "outcome": payload, "at": fact.at + self.epoch}
+        if fact.isolate:
+            form["isolate"] = True
+        return _with_message(form, fact.message)
+
+    def _input_closed(self, fact: InputClosed, to: Values, shared: Shared | None) -> dict[str, Any]:
+        return _with_message({"kind": "input closed", "slot": fact.slot, "at": fact.at + self.epoch}, fact.message)
 
     def _wrote(self, fact: Wrote, to: Values, shared: Shared | None) -> dict[str, Any]:
         return {"kind": "wrote", "writes": self._writes((fact,), to, shared)}
@@ -274,6 +294,8 @@ FORMS: Mapping[type, Callable[[FactWriter, Any, Values, Shared | None], dict[str
     Published: FactWriter._published,
     Answered: FactWriter._answered,
     Noted: FactWriter._noted,
+    Received: FactWriter._received,
+    InputClosed: FactWriter._input_closed,
     Wrote: FactWriter._wrote,
     Logged: FactWriter._logged,
     Failed: FactWriter._failed,
@@ -283,12 +305,21 @@ FORMS: Mapping[type, Callable[[FactWriter, Any, Values, Shared | None], dict[str
 }
 
 
+def _with_message(form: dict[str, Any], message: int) -> dict[str, Any]:
+    """Return a form with the number of the message that brought the fact, if one did."""
+    if message:
+        form["message"] = message
+    return form
+
+
 def held_in(fact: Any) -> list[Any]:
     """Return the values in a fact that need not be JSON."""
     if type(fact) is Wrote:
         return [fact.values]
     if type(fact) is Logged:
         return [fact.entry]
+    if type(fact) is Received:
+        return [fact.payload]
     if type(fact) is not Committed:
         return []
     emissions, writes, log, outputs = fact.batch

@@ -13,6 +13,7 @@ from ..core.job_record import Activation, Delivery, Held, JobRecord
 from ..core.plan import EventPlan, Plan, SlotPlan
 from ..core.records import ErrorRecord, Logged, Sent
 from ..core.status import JobStatus
+from .gather_forms import GatherReader, unknown_sources
 from .history_reading import HistoryReader
 from .reading import Reader
 from .shapes import NONE
@@ -62,6 +63,7 @@ class RecordReader(PartReader):
         self.slots: list[SlotPlan] = []
         self.errors: list[ErrorRecord] = []
         self.ids: set[int] = set()
+        self.gathering = GatherReader(form, self, self._slot_at)
 
     def read(self) -> JobRecord:
         """Return the record, of which the typed state is still missing. Raises LoadError for what does not fit."""
@@ -92,6 +94,10 @@ class RecordReader(PartReader):
         record.buffers = self._buffers()
         self._pending(record)
         self._turns(record)
+        self.gathering.read(record)
+        self._add_ids(self.gathering.numbers)
+        if gone := unknown_sources(record):
+            raise self.shapes.problem(f"the flow lacks what there is work of: {', '.join(dict.fromkeys(gone))}")
         if self.ids and not (min(self.ids) >= 1 and max(self.ids) < record.next_id):
             raise self.shapes.problem(f"the ids of deliveries must lie between 1 and 'next_id', {record.next_id}")
         return record
@@ -208,9 +214,15 @@ class RecordReader(PartReader):
         self.shapes.places(slots, len(self.slots), "'queue'")
         payloads = self.values.mappings(payloads, "the payload of a delivery")
         self._add_ids(ids)
+        parts = {}
+        for each in self.optional(self.form["queue"], "parts", list, "'queue': "):
+            place, rows = self.row(each, 2, "an item of 'parts'")
+            parts[ids[self.shapes.places([self.shapes.check(place, "'parts'", int)], len(ids), "'parts'")[0]]] = rows
         for row in zip(ids, slots, payloads, isolate, at, origin, strict=True):
             slot = self.slots[row[1]]
             delivery = Delivery(row[0], slot, row[2], row[3], row[4] - self.epoch, row[5])
+            if row[0] in parts:
+                self.gathering.delivery(delivery, parts[row[0]])
             record.mailboxes[slot.mailbox].queue.append(delivery)
 
     def _add_ids(self, ids: list[int]) -> None:
@@ -234,7 +246,10 @@ class RecordReader(PartReader):
         payload = self.values.mapping(take("payload", dict, list), what)
         at = take("at", int) - self.epoch
         self._add_ids([take("id", int)])
-        each = Activation(Delivery(data["id"], slot, payload, take("isolate", bool), at, take("origin", int)))
+        delivery = Delivery(data["id"], slot, payload, take("isolate", bool), at, take("origin", int))
+        if "parts" in data:
+            self.gathering.delivery(delivery, data["parts"])
+        each = Activation(delivery)
         if take("merged", dict, list, NONE) is not None:
             each.payload = self.values.mapping(data["merged"], what)
         each.isolate = take("merged_isolate", bool)

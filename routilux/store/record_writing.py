@@ -16,12 +16,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ..core.deliveries import recounted
 from ..core.history import Entry, History, Totals, add_up
 from ..core.job_record import Activation, Delivery, JobRecord
 from ..core.plan import SlotPlan
 from ..core.points import Point
 from ..core.records import ErrorRecord
 from ..errors import SaveError
+from .gather_forms import gather_rows, made_of, part_rows
 from .turn_forms import error_row, point_form, wait_row
 from .values import Writer
 
@@ -45,7 +47,8 @@ def snapshot(record: JobRecord) -> JobRecord:
     taken.versions = dict(record.versions)
     taken.routine_states = {routine_id: dict(state) for routine_id, state in record.routine_states.items()}
     taken.shared = dict(record.shared)
-    taken.buffers = dict(record.buffers)
+    taken.buffers, taken.inputs = dict(record.buffers), dict(record.inputs)
+    taken.gathers = recounted(record)
     for name in ("errors", "stopped", "deferred", "log", "outputs"):
         setattr(taken, name, getattr(record, name)[:])
     taken.history = _history_of(record.history)
@@ -187,11 +190,12 @@ class RecordWriter:
             "id": [each.id for each in waiting],
             "slot": [self._slot(each.slot) for each in waiting],
             "payload": self.values.mappings(
-                [each.payload for each in waiting], lambda index: _payload_of(waiting[index].slot)
+                [{} if each.parts else each.payload for each in waiting], lambda index: _payload_of(waiting[index].slot)
             ),
             "isolate": [each.isolate for each in waiting],
             "at": [each.at + self.epoch for each in waiting],
             "origin": [each.origin for each in waiting],
+            **made_of(waiting, self.values, self.epoch),
         }
 
     def _ready(self) -> list[int]:
@@ -211,7 +215,7 @@ class RecordWriter:
         return {
             "id": delivery.id,
             "slot": self._slot(each.slot),
-            "payload": self.values.mapping(delivery.payload, where),
+            "payload": self.values.mapping({} if delivery.parts else delivery.payload, where),
             "isolate": delivery.isolate,
             "at": delivery.at + self.epoch,
             "origin": delivery.origin,
@@ -242,6 +246,8 @@ class RecordWriter:
     def _turn(self, each: Activation, where: str) -> dict[str, Any]:
         """Return what is known of an attempt that has begun, as far as there is any."""
         form: dict[str, Any] = {}
+        if each.delivery.parts:
+            form["parts"] = part_rows(each.slot, each.delivery.parts, self.values, self.epoch)
         if each.emitted:
             form["emitted"] = each.emitted
         if each.event is not None and each.data is not None:
@@ -263,6 +269,7 @@ class RecordWriter:
                 for delivery, points in record.points.items()
             ],
             "events": [[text(topic), forms] for topic, forms in record.events.items()],
+            **gather_rows(record, self._slot, self.values),
             "inbox": record.inbox,
         }
         if record.durable:

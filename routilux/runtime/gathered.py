@@ -1,0 +1,73 @@
+"""Whether what a slot has gathered can be handled."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..core.gathers import Part, missing
+from ..core.job_record import Delivery
+from ..core.plan import ERROR, SOURCES, Gather, Plan
+from ..errors import GatherError, PayloadError, known_names
+from ..routine.binding import shortened
+
+MOST_SHOWN = 12
+
+
+def check_parts(delivery: Delivery, plan: Plan, where: str) -> None:
+    """Raise unless the delivery to a slot that gathers is a group that may be handled.
+
+    Raises:
+        PayloadError: when it could not be put into a group, or two of its sources deliver the same parameter.
+        GatherError: when nothing can complete it any more, and the slot says that this is an error.
+    """
+    slot, parts = delivery.slot, delivery.parts
+    gather, reach = slot.gather, plan.reach
+    assert gather is not None
+    assert reach is not None
+    if not parts:
+        raise PayloadError(f"{where}: {_no_key(gather.key or '', delivery)}")
+    sources = reach.sources[reach.numbers[slot.index]]
+    lacks = missing(slot, sources, parts)
+    if lacks and gather.rest == ERROR:
+        raise GatherError(
+            f"{where}: it is to {gather}{_key_of(gather, parts)}, and nothing can come any more that completes them; "
+            f"came: {_spelled(gather, parts)}; missing: {lacks}"
+        )
+    if gather.mode == SOURCES:
+        _check_names(gather, parts, where)
+
+
+def _no_key(key: str, delivery: Delivery) -> str:
+    payload = delivery.payload
+    if key not in payload:
+        return (
+            f"the slot gathers by parameter {key!r}, which is missing in this payload"
+            f"{known_names(key, payload, 'parameters')}"
+        )
+    return f"the slot gathers by parameter {key!r}, and {shortened(payload[key])} cannot be a key: it is not hashable"
+
+
+def _key_of(gather: Gather, parts: tuple[Part, ...]) -> str:
+    return "" if gather.key is None else f" = {shortened(parts[0].payload[gather.key])}"
+
+
+def _spelled(gather: Gather, parts: tuple[Part, ...]) -> str:
+    """Return what came: the payloads, or the sources and how much each of them has delivered."""
+    if gather.mode == SOURCES:
+        came = Counter(part.source or "one from outside" for part in parts)
+        return ", ".join(source if many == 1 else f"{source} ({many} times)" for source, many in came.items())
+    more = f" and {len(parts) - MOST_SHOWN} more" if len(parts) > MOST_SHOWN else ""
+    return ", ".join(shortened(part.payload) for part in parts[:MOST_SHOWN]) + more
+
+
+def _check_names(gather: Gather, parts: tuple[Part, ...], where: str) -> None:
+    seen: dict[str, str] = {}
+    for part in parts:
+        for name in part.payload:
+            other = seen.setdefault(name, part.source)
+            if other != part.source and name != gather.key:
+                raise PayloadError(
+                    f"{where}: {other or 'what came from outside'} and {part.source or 'what came from outside'} both "
+                    f"deliver parameter {name!r}, and the slot takes one value of each source; rename one with "
+                    f"param_mapping"
+                )
