@@ -39,7 +39,7 @@ from .runtime.either_face import WorkflowContext
 from .runtime.engine import Engine
 from .runtime.invoking import ChildHandle
 from .runtime.job_state import JobState
-from .runtime.reports import ExecutionRecord, Output, Performance
+from .runtime.reports import ExecutionRecord, OpenInput, Output, Performance
 from .runtime.step_faces import AsyncSteps, Steps
 from .runtime.store import Store
 from .store.base import Claimed, FactStore, Inbox, JobHead, Message
@@ -88,6 +88,7 @@ __all__ = [
     "ExecutionRecord",
     "JobState",
     "JobStatus",
+    "OpenInput",
     "Output",
     "Performance",
     # saving a job

@@ -6,7 +6,7 @@ The store lives on and the process does not (see `crashing`): from some fact on,
 from __future__ import annotations
 
 import pytest
-from crashing import World, life_of
+from crashing import World, life_of, outcome
 from pydantic import BaseModel
 
 from routilux import AsyncContext, Context, ErrorHandler, Flow, Routine
@@ -318,3 +318,118 @@ def test_j2_j4_every_pair_of_crashes_of_a_small_job_changes_nothing(monkeypatch,
             world = World(small)
             end = sees_it_through(world, [first, second], live)
             assert (end, world.again) == (undisturbed, []), f"after crashes behind {first} and {second} facts"
+
+
+# --- joins, and what comes from outside ----------------------------------------------------------------------------
+
+
+class Spreader(Routine):
+    """Emits items, in two pieces."""
+
+    def __init__(self):
+        super().__init__()
+        self.define_slot("trigger", handler=self.go)
+        self.define_event("item", ["n", "odd"])
+
+    def go(self, ctx: Context, count: int):
+        for n in range(count):
+            self.emit("item", n=n, odd=n % 2)
+            if n == 2:
+                ctx.flush()
+
+
+class Doubler(Routine):
+    """Doubles one item at a time, in a step; one of them not at the first attempt."""
+
+    def __init__(self, world):
+        super().__init__()
+        self.world = world
+        self.define_slot("input", handler=self.double)
+        self.define_event("done", ["n", "odd"])
+        self.set_error_handler(ErrorHandler("retry", max_retries=1, retry_delay=0.0))
+
+    def double(self, ctx: Context, n: int, odd: int):
+        double = ctx.step.run("double", self.world.call, ctx_key(ctx, "double"), 2 * n)
+        if n == 1 and ctx.attempt == 1:
+            raise ValueError("not at the first attempt")
+        self.emit("done", n=double, odd=odd)
+
+
+class Adder(Routine):
+    """Adds up what its slot gathers, and notes every group."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.define_slot("input", handler=self.add, **options)
+        self.define_event("sum", ["n"])
+
+    def add(self, ctx: Context, n: list, **rest):
+        ctx.job_state.append_to_shared_log({"by": ctx.routine_id, "n": n, **rest})
+        self.emit("sum", n=sum(n))
+
+
+class Approver(Routine):
+    """Joins one sum with what somebody outside says to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.define_slot("input", handler=self.approve, gather="sources", external=True)
+
+    def approve(self, ctx: Context, n: int, word: str):
+        ctx.job_state.update_routine_state(ctx.routine_id, {"said": [n, word]})
+
+
+def joining(world, engine):
+    flow = Flow("joining", engine=engine)
+    routines = {
+        "src": Spreader(),
+        "double": Doubler(world),
+        "pairs": Adder(gather=2, key="odd"),
+        "threes": Adder(gather=3, rest="drop"),
+        "all": Adder(gather="all"),
+        "approver": Approver(),
+    }
+    for name, routine in routines.items():
+        flow.add_routine(routine, name)
+    for source, event, target in (
+        ("src", "item", "double"),
+        ("double", "done", "pairs"),
+        ("double", "done", "threes"),
+        ("pairs", "sum", "all"),
+        ("threes", "sum", "all"),
+        ("all", "sum", "approver"),
+    ):
+        flow.connect(source, event, target, "input")
+    return flow
+
+
+def answered(engine, flow):
+    """Start the job, or go on with it; give it what it waits for, and see it to its end."""
+    if not engine.jobs():
+        flow.start("src", {"count": 5}, job_id="j")
+    engine.recover()
+    state = engine.get("j")
+    while not state.wait(0.01):
+        if state.status == "waiting":
+            if state.pending_count == 1:  # the sum waits for the word
+                flow.send(state, "approver", "input", word="fine")
+            flow.close_input(state, "approver", "input")
+    return outcome(state)
+
+
+@pytest.mark.parametrize("snapshots", [False, True])
+@pytest.mark.parametrize("heard", [True, False])
+def test_j1_j4_a_crash_after_any_fact_of_a_job_with_joins_changes_nothing(monkeypatch, snapshots, heard):
+    if snapshots:
+        snapshots_always(monkeypatch)
+    world = World(joining)
+    undisturbed = world.process(None, answered)
+    assert undisturbed["status"] == "completed"
+    assert undisturbed["routines"]["approver"] == {"said": ["fine", 26]}, "all was added up (and lists are sorted)"
+    assert len(undisturbed["log"]) == 5
+    facts = world.writes[0]
+    assert facts > 20
+    for left in range(1, facts, 3 if snapshots else 1):
+        world = World(joining)
+        end = sees_it_through(world, [left], answered, heard=heard)
+        assert (end, world.again) == (undisturbed, []), f"after a crash behind fact {left}"

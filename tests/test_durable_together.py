@@ -127,11 +127,11 @@ def test_a_child_is_begun_when_the_store_is_there_again():
 
         real = engine.keeping.begin
 
-        def begin_while_away(flow, record, owned):
+        def begin_while_away(flow, *arguments):
             if flow is child:
                 store.away.set()
                 threading.Thread(target=lambda: store.asked.wait(SOON) and store.away.clear()).start()
-            return real(flow, record, owned)
+            return real(flow, *arguments)
 
         engine.keeping.begin = begin_while_away
         state = flow_of(engine, begin, flow_id="parent").execute("r0")

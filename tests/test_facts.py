@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, field_serializer
 from routilux import ErrorRecord, Flow, LoadError, Routine, SaveError
 from routilux.core.comparing import same
 from routilux.core.points import Answered, Batch, Committed, Emission, Noted, Published, Read, Wait
-from routilux.core.records import Cancelled, Failed, Logged, Paused, Resumed, Sent, Wrote
+from routilux.core.records import Cancelled, Failed, InputClosed, Logged, Paused, Received, Resumed, Sent, Wrote
 from routilux.store.fact_reading import KINDS, OUTCOMES, FactReader
 from routilux.store.fact_writing import FactWriter
 from routilux.store.plain import _are_plain, looks_plain
@@ -167,6 +167,8 @@ FACTS = {
     "paused": st.builds(Paused, TEXT),
     "resumed": st.builds(Resumed, TIME),
     "cancelled": st.builds(Cancelled, TEXT, TIME),
+    "received": st.builds(Received, st.integers(0, 3), MAPPING, st.booleans(), TIME, SPENT),
+    "input closed": st.builds(InputClosed, st.integers(0, 3), TIME, SPENT),
 }
 
 

@@ -443,7 +443,7 @@ def test_j4_flows_that_have_more_fit(new):
     [
         (structure(extra_routine), OLD, ["routine 'd' is gone"]),
         (structure(more_slots_and_events), OLD, ["slot 'b.t' is gone", "event 'b.f' is gone"]),
-        (OLD, structure(merge_b="override"), ["slot 'b.s' has the merge strategy 'override', and had 'append'"]),
+        (OLD, structure(merge_b="override"), ["slot 'b.s' takes in what arrives by 'override', and did by 'append'"]),
         (OLD, structure(events_of_a=()), ["event 'a.e' is gone"]),
         (
             OLD,

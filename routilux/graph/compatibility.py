@@ -102,7 +102,7 @@ def differences(old: Any, new: Mapping[str, Any]) -> list[str]:
         if (routine_id, name) not in slots:
             found.append(f"{where} is gone")
         elif slots[routine_id, name][0] != merge:
-            found.append(f"{where} takes deliveries in by {slots[routine_id, name][0]!r}, and did by {merge!r}")
+            found.append(f"{where} takes in what arrives by {slots[routine_id, name][0]!r}, and did by {merge!r}")
     for (routine_id, name), routes in events_before.items():
         if routine_id in gone:
             continue

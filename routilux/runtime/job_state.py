@@ -17,7 +17,7 @@ from ..routine.scope import Scope, current
 from . import reports
 from .clock import utc
 from .job import Job
-from .reports import ExecutionRecord, Output, Performance
+from .reports import ExecutionRecord, OpenInput, Output, Performance
 from .saving import Savable
 
 _MISSING: Any = object()
@@ -110,9 +110,15 @@ class JobState(Savable):
 
     @property
     def pending_count(self) -> int:
-        """How many deliveries have no end yet (queued, being handled, or waiting for a retry)."""
+        """How many deliveries have no end yet (queued, gathered, being handled, or waiting for a retry)."""
         with self._job.lock:
             return self._record.outstanding
+
+    @property
+    def open_inputs(self) -> list[OpenInput]:
+        """The external slots that the job waits for, or will when it has nothing else to do."""
+        with self._job.lock:
+            return reports.open_inputs(self._record)
 
     # --- routine states, shared data, shared log --------------------------------------------------------------
 
@@ -260,6 +266,8 @@ class JobState(Savable):
             head.append(f"reason: {record.reason}")
         if self.pending_count:
             head.append(f"pending deliveries: {self.pending_count:,}")
+        if self.open_inputs and not record.status.ended:
+            head.append(f"open inputs: {', '.join(map(str, self.open_inputs))}")
         survived = record.status is JobStatus.COMPLETED
         return reports.summary(head, self.performance(), self.errors, survived)
 

@@ -49,6 +49,19 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenInput:
+    """An external slot that a job waits for. ``deadline`` is when it closes by itself, in UTC, if it does."""
+
+    routine_id: str
+    slot: str
+    deadline: datetime | None
+
+    def __str__(self) -> str:
+        until = "" if self.deadline is None else f" until {self.deadline:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.routine_id}.{self.slot}{until}"
+
+
+@dataclass(frozen=True, slots=True)
 class Performance:
     """Timings of one routine, in seconds, over all its activations that ended, those dropped from the history too.
 
@@ -68,6 +81,15 @@ class Performance:
     p99: float
     wait_p50: float
     wait_p99: float
+
+
+def open_inputs(record: JobRecord) -> list[OpenInput]:
+    """Return the external slots of a job that are open."""
+    slots, epoch = record.plan.slots, record.epoch
+    return [
+        OpenInput(slots[index].routine_id, slots[index].name, None if due is None else utc(due + epoch))
+        for index, due in record.inputs.items()
+    ]
 
 
 def execution_records(entries: Iterable[tuple[Any, ...]], epoch: int) -> list[ExecutionRecord]:
