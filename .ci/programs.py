@@ -4,7 +4,8 @@
 
 Takes .md and .rst files, and folders to look for them in. A program is a `python` block whose next block is a
 `text` block: its exact output. Each runs in a fresh process of this interpreter, in the current folder, with
-warnings as errors. Exit status 0 when all match.
+warnings as errors. What a person would type is a comment before it: `.. typed: yes`, one for each line. Exit status 0
+when all match.
 """
 
 import difflib
@@ -16,26 +17,30 @@ from itertools import pairwise
 from pathlib import Path
 
 MARKDOWN = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RST = re.compile(r"^\.\. code-block:: (\w+)\n(?:   +:.*\n)*((?:   .*\n|\n)+)", re.MULTILINE)
+RST = re.compile(r"^\.\. (?:code-block:: (\w+)\n(?:   +:.*\n)*((?:   .*\n|\n)+)|typed: (.*)\n)", re.MULTILINE)
 
 
-def programs(page: Path) -> list[tuple[str, str]]:
-    """Pair each program of a page with its documented output."""
+def programs(page: Path) -> list[tuple[str, str, str]]:
+    """Return each program of a page, what is typed into it, and its documented output."""
     pattern = MARKDOWN if page.suffix == ".md" else RST
-    found = [
-        (kind, textwrap.dedent(body).strip("\n") + "\n")
-        for kind, body in pattern.findall(page.read_text(encoding="utf-8").rstrip() + "\n")
-    ]
+    found = []
+    typed = ""
+    for kind, body, *line in pattern.findall(page.read_text(encoding="utf-8").rstrip() + "\n"):
+        if kind:
+            found.append((kind, textwrap.dedent(body).strip("\n") + "\n", typed))
+            typed = ""
+        else:
+            typed += f"{line[0]}\n"
     return [
-        (code, output)
-        for (kind, code), (next_kind, output) in pairwise(found)
+        (code, typed, output)
+        for (kind, code, typed), (next_kind, output, _) in pairwise(found)
         if (kind, next_kind) == ("python", "text")
     ]
 
 
-def check(name: str, code: str, expected: str) -> bool:
+def check(name: str, code: str, typed: str, expected: str) -> bool:
     command = [sys.executable, "-W", "error", "-c", code]
-    run = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    run = subprocess.run(command, input=typed, capture_output=True, encoding="utf-8", timeout=60, check=False)
     good = run.returncode == 0 and not run.stderr and run.stdout == expected
     print(f"{name}: {'as documented' if good else 'DIFFERS'}")
     if not good:
@@ -49,9 +54,9 @@ def main(arguments: list[str]) -> int:
     for path in map(Path, arguments):
         pages += sorted([*path.rglob("*.md"), *path.rglob("*.rst")]) if path.is_dir() else [path]
     results = [
-        check(f"{page.name}, program {number}", code, expected)
+        check(f"{page.name}, program {number}", *program)
         for page in pages
-        for number, (code, expected) in enumerate(programs(page), 1)
+        for number, program in enumerate(programs(page), 1)
     ]
     print(f"{results.count(True)} of {len(results)} programs print what is documented")
     return 0 if results and all(results) else 1

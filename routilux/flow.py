@@ -139,10 +139,10 @@ class Flow(Graph):
             user_id: handed to the handlers' contexts.
             initial_state: values of the shared data to begin with; with a ``state_schema``, of its fields.
             job_state: an earlier job of this flow. One that has ended gives the new job a copy of its shared data and
-                routine states, and stays as it is; a paused one goes on, and is what is returned.
+                routine states, and stays as it is; a paused or waiting one goes on, and is what is returned.
 
         Raises:
-            StatusError: when ``job_state`` runs, or is paused and an argument for a new job is given as well.
+            StatusError: when ``job_state`` runs, or is to go on and an argument for a new job is given as well.
             DeclarationError: for an unknown routine or slot, an entry routine of which it is unclear where to start,
                 or an option out of range.
             ExecutionError: when the flow is shut down, or a running job has this id.

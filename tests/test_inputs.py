@@ -155,6 +155,16 @@ def test_l2_what_is_sent_to_a_paused_job_is_handled_when_it_is_resumed(engine):
     assert (state.status, sink.got) == ("completed", ["meanwhile"])
 
 
+def test_l5_a_waiting_job_goes_on_where_it_is_and_takes_no_new_arguments(engine):
+    flow, desk, _ = desk_flow(engine)
+    state = flow.execute("desk")
+    assert flow.execute("desk", job_state=state) == state
+    assert (state.status, desk.asked) == ("waiting", 1)
+    with pytest.raises(StatusError, match="is waiting and would go on where it is"):
+        flow.execute("desk", {"x": 1}, job_state=state)
+    flow.cancel(state)
+
+
 def test_a_handler_may_close_an_input_of_its_job(engine):
     flow, _, sink = desk_flow(engine, until="last")
     state = flow.execute("desk")

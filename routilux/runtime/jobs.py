@@ -80,7 +80,7 @@ class Jobs:
             self._shut_down = True
 
     def begin(self, new: NewJob, job_state: JobState | None) -> Job:
-        """Return a new job, with what an ended one hands down; or the paused one, going on."""
+        """Return a new job, with what an ended one hands down; or the paused or waiting one, going on."""
         if job_state is None:
             return self.new(new)
         job = self.job_of(job_state)
@@ -89,11 +89,14 @@ class Jobs:
         if not isinstance(new.entry_id, str) or new.entry_id not in job.record.plan.nodes:
             self._flow.entry_slot(new.entry_id, None)  # which says what there is
         given = any(each is not None for each in new[1:])
-        if job_state.status is not JobStatus.PAUSED or given:
-            what = "arguments for a new job cannot be given with it" if given else "it is not paused"
+        if job_state.status not in (JobStatus.PAUSED, JobStatus.WAITING) or given:
+            what = "arguments for a new job cannot be given with it" if given else "it neither is paused nor waits"
             name = f"flow {self._flow.flow_id!r}: job {job_state.job_id!r}"
             raise StatusError(f"{name} is {job_state.status} and would go on where it is; {what}")
         refuse_inside(job, "execute()")
+        if job_state.status is JobStatus.WAITING:
+            self.check_open()
+            return job
         return self.take_up(job_state)
 
     def new(
