@@ -21,6 +21,7 @@ from routilux import (
     Flow,
     GatherError,
     PayloadError,
+    RecoveryError,
     Routine,
     open_store,
 )
@@ -641,6 +642,52 @@ def test_l4_what_has_been_gathered_is_saved_and_goes_on_after_loading(tmp_path):
     with again:
         assert again.resume(loaded).wait(LONG)
     assert [(each["data"], each["odd"]) for each in joint.got] == [([0, 2, 4], 0), ([1, 3, 5], 1)]
+
+
+def growing(engine, *, more):
+    """A flow that joins one source with the outside, and one source more when it has grown."""
+    flow, joint = Flow("growing", engine=engine), Joint(gather="sources", external=True)
+    flow.add_routine(Source(["first"]), "source")
+    flow.add_routine(Step(lambda step, data: step.emit("output", more=data)), "more")
+    flow.add_routine(joint, "joint")
+    flow.connect("source", "output", "joint", "input")
+    if more:
+        flow.connect("source", "output", "more", "input")
+        flow.connect("more", "output", "joint", "input")
+    return flow, joint
+
+
+def test_j4_a_job_with_joins_goes_on_under_a_flow_that_has_one_source_more(tmp_path):
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with Engine(store=open_store(url)) as engine:
+        flow, _ = growing(engine, more=False)
+        assert flow.execute("source", job_id="j").status == "waiting"
+    with Engine(store=open_store(url)) as engine:
+        flow, joint = growing(engine, more=True)
+        with pytest.raises(RecoveryError, match=r"event 'source\.output' goes to"):
+            engine.recover()
+        (state,) = engine.recover(allow_changes=True)
+        assert state._record.gathers == recounted(state._record)
+        flow.send(state, "more", "input", data="second")
+        flow.send(state, "joint", "input", word="third")
+        flow.close_input(state, "joint", "input")
+        assert state.wait(LONG)
+    assert joint.got == [{"data": "first", "more": "second", "word": "third"}]
+
+
+def test_j4_a_slot_that_gathers_otherwise_is_a_change_of_the_flow(tmp_path):
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    for options, ends in (({"gather": 3, "key": "odd"}, "waiting"), ({"gather": "all"}, None)):
+        with Engine(store=open_store(url)) as engine:
+            flow = Flow("changing", engine=engine)
+            flow.add_routine(Numbers(), "numbers")
+            flow.add_routine(Joint(external=True, **options), "joint")
+            flow.connect("numbers", "output", "joint", "input")
+            if ends:
+                assert flow.execute("numbers", {"to": 2}).status == ends
+                continue
+            with pytest.raises(RecoveryError, match=r"by 'gather all', and did by \"gather 3 deliveries by 'odd'\""):
+                engine.recover()
 
 
 # --- whatever happens -----------------------------------------------------------------------------------------------

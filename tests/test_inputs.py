@@ -411,6 +411,16 @@ def test_s5_what_cannot_be_kept_is_refused_where_it_is_sent():
     assert sink.got == [1]
 
 
+def test_a_routine_with_an_external_slot_is_reached_from_outside():
+    flow, _, _ = desk_flow()
+    answers = Routine()
+    answers.define_slot("input", handler=lambda data: None, external=True)
+    answers.define_event("output", ["data"])
+    flow.add_routine(answers, "answers")
+    flow.connect("answers", "output", "sink", "input")
+    assert [finding for finding in flow.validate() if finding.kind == "unreachable"] == []
+
+
 # --- elsewhere ------------------------------------------------------------------------------------------------------
 
 

@@ -59,9 +59,10 @@ def _unreachable(graph: Shape) -> Iterator[tuple[str, str, str]]:
         targets = {connection.target_id for connection in graph.connections}
         entries = [routine_id for routine_id, slots in declared.items() if slots and routine_id not in targets]
         what = "no incoming connection"
+    outside = [name for name, slots in declared.items() if any(slot.external for slot in slots.values())]
     network = _network(graph)
     network.add_node(START)
-    network.add_edges_from((START, routine_id) for routine_id in entries)
+    network.add_edges_from((START, routine_id) for routine_id in (*entries, *outside))
     reached = networkx.descendants(network, START)
     if entries:
         why = f"cannot be reached from where executions start, the routines with {what}: {_some(entries)}"
