@@ -59,11 +59,15 @@ class Route(_Shared):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventPlan(_Shared):
-    """One event of one routine; ``params`` is None when it takes any parameter."""
+    """One event of one routine; ``params`` is None when it takes any parameter.
+
+    ``validators`` are those of the parameters that have a type; None when there are none.
+    """
 
     name: str
     params: frozenset[str] | None
     routes: tuple[Route, ...]
+    validators: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

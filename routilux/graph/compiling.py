@@ -45,7 +45,7 @@ def compile_plan(
         for event in declaration_of(routines[routine_id]).events.values():
             params = None if event.output_params is None else frozenset(event.output_params)
             found = tuple(routes.get((routine_id, event.name), ()))
-            node.events[event.name] = EventPlan(event.name, params, found)
+            node.events[event.name] = EventPlan(event.name, params, found, event.validators or None)
     return Plan(flow_id, nodes, tuple(slots), tuple(mailboxes), **options)
 
 
