@@ -32,6 +32,8 @@ from .errors import (
 from .flow import Flow
 from .graph import Connection, Finding
 from .routine import Event, ExecutionContext, Resource, Routine, Slot
+from .routine.function import FunctionRoutine, routine
+from .routine.method import slot
 from .runtime.async_store import AsyncStore
 from .runtime.clock import Clock
 from .runtime.context import AsyncContext, Context
@@ -57,9 +59,12 @@ __all__ = [
     "Event",
     "Finding",
     "Flow",
+    "FunctionRoutine",
     "Resource",
     "Routine",
     "Slot",
+    "routine",
+    "slot",
     # running
     "AsyncContext",
     "AsyncStore",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from parts import Sink, Source, Step, chain
 from pydantic import BaseModel, Field
 
 from routilux import DeclarationError, ErrorHandler, Flow, PayloadError, Routine
+from routilux.routine import binding as binding_module
 from routilux.routine.binding import Binding, Misfit
 
 
@@ -758,14 +760,12 @@ def test_b1_a_slot_without_a_handler_takes_everything_and_records_it():
 
 
 def test_b3_annotations_are_resolved_once_when_the_slot_is_declared(monkeypatch):
-    import inspect
-
     def handler(n: int, other: Callable[[], int] | None = None):
         pass
 
     flow = flow_of(handler)
     monkeypatch.setattr(inspect, "signature", None)
-    monkeypatch.setattr("routilux.routine.binding.TypeAdapter", None)
+    monkeypatch.setattr(binding_module, "TypeAdapter", None)
     flow.execute("r", {"n": 1}).raise_for_status()
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import threading
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import pytest
 from parts import Sink, Source, Step, chain
 
 from routilux import DeclarationError, ErrorHandler, ErrorStrategy, Event, Flow, RoutiluxError, Routine, Slot
-from routilux.routine.slot import SlotOptions
 
 LONG = 20.0
 NAN, INF = float("nan"), float("inf")
@@ -50,13 +48,6 @@ def test_defining_returns_what_was_defined():
     assert (event.name, event.output_params) == ("output", ("a", "b"))
     assert Routine().define_event("output").output_params is None
     assert Routine().define_event("output", []).output_params == ()
-
-
-@pytest.mark.parametrize("declares", [Routine.define_slot], ids=["define_slot"])
-def test_every_way_to_declare_a_slot_takes_every_option(declares):
-    takes = {each.name: each.default for each in inspect.signature(declares).parameters.values()}
-    options = {each.name: each.default for each in fields(SlotOptions)}
-    assert options.items() <= takes.items()
 
 
 def test_a_slot_or_event_is_defined_once():

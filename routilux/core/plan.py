@@ -108,12 +108,14 @@ def routes_of(
 class EventPlan(_Shared):
     """One event of one routine; ``params`` is None when it takes any parameter.
 
-    ``counts``: what is emitted goes to a slot that gathers, or may lead to one, for which it is counted.
+    ``validators`` are those of the parameters that have a type; None when there are none. ``counts``: what is emitted
+    goes to a slot that gathers, or may lead to one, for which it is counted.
     """
 
     name: str
     params: frozenset[str] | None
     routes: tuple[Route, ...]
+    validators: Mapping[str, Any] | None
     counts: bool = False
 
 

@@ -48,7 +48,9 @@ def compile_plan(
         for event in declaration_of(routines[routine_id]).events.values():
             params = None if event.output_params is None else frozenset(event.output_params)
             leads = routes.get((routine_id, event.name), ())
-            node.events[event.name] = EventPlan(event.name, params, leads, counts(reach, leads))
+            node.events[event.name] = EventPlan(
+                event.name, params, leads, event.validators or None, counts(reach, leads)
+            )
     inputs = tuple(slot for slot in slots if slot.external)
     return Plan(flow_id, nodes, tuple(slots), tuple(mailboxes), reach=reach, inputs=inputs, **options)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 
 from ..core.plan import Plan
 from ..core.policy import ErrorHandler
@@ -17,6 +17,7 @@ from ..store.known_types import KnownTypes, check_types
 from .compiling import compile_plan
 from .description import describe
 from .drawing import to_dot, to_mermaid
+from .ends import Ends, by_name
 from .findings import Finding, findings
 from .schema import StateSchema
 from .shape import Connection
@@ -65,11 +66,9 @@ class Graph:
         if not isinstance(routine, Routine):
             hint = f"; add an instance: {routine.__name__}()" if isinstance(routine, type) else ""
             raise DeclarationError(f"{where}: only a Routine can be added, not {routine!r}{hint}")
-        for known_id, known in self._routines.items():
-            if known is routine:
-                raise DeclarationError(
-                    f"{where}: this {type(routine).__name__} is in the flow already, as {known_id!r}"
-                )
+        known_id = declaration_of(routine).holders.get(self)
+        if known_id is not None:
+            raise DeclarationError(f"{where}: this {type(routine).__name__} is in the flow already, as {known_id!r}")
         if routine_id is None:
             routine_id = self._free_id(type(routine).__name__)
         if not isinstance(routine_id, str) or not routine_id:
@@ -78,7 +77,7 @@ class Graph:
             raise DeclarationError(f"{where}: there is a routine {routine_id!r} already")
         self.changing(f"add routine {routine_id!r}")
         self._routines[routine_id] = routine
-        declaration_of(routine).holders.add(self)
+        declaration_of(routine).holders[self] = routine_id
         return routine_id
 
     def _free_id(self, name: str) -> str:
@@ -88,6 +87,7 @@ class Graph:
             routine_id = f"{name}_{number}"
         return routine_id
 
+    @overload
     def connect(
         self,
         source_id: str,
@@ -95,22 +95,41 @@ class Graph:
         target_id: str,
         slot: str,
         param_mapping: Mapping[str, str] | None = None,
+    ) -> Connection: ...
+
+    @overload
+    def connect(
+        self, event: Event, slot: Slot[..., Any], param_mapping: Mapping[str, str] | None = None, /
+    ) -> Connection: ...
+
+    @overload
+    def connect(
+        self, event: Event, slot: Slot[..., Any], /, *, param_mapping: Mapping[str, str] | None = None
+    ) -> Connection: ...
+
+    def connect(
+        self, source_id: Any, event: Any, target_id: Any = None, slot: Any = None, param_mapping: Any = None
     ) -> Connection:
         """Deliver every emission of an event to a slot, and return the connection.
 
+        The event and the slot are given by name, ``connect("source", "output", "sink", "input")``, or as those of the
+        routines themselves: ``connect(source.output, sink.input)``.
+
         Args:
             source_id: the routine that emits.
-            event: the name of one of its events.
+            event: the name of one of its events; or, as the first argument, an `Event` of a routine in the flow.
             target_id: the routine that receives; it may be the same one.
-            slot: the name of one of its slots.
+            slot: the name of one of its slots; or, as the second argument, a `Slot` of a routine in the flow.
             param_mapping: event parameters to rename, as ``{event parameter: slot parameter}``. A renamed one does
                 not arrive under its old name as well; those not mentioned keep their names.
 
         Raises:
-            DeclarationError: when a name is unknown, the mapping does not fit the event or the handler, the same
-                connection exists, or a job of this flow is running.
+            DeclarationError: when a name is unknown, a routine is not in the flow, the mapping does not fit the event
+                or the handler, the same connection exists, or a job of this flow is running.
         """
         where = f"flow {self.flow_id!r}"
+        given = Ends(source_id, event, target_id, slot, param_mapping)
+        source_id, event, target_id, slot, param_mapping = by_name(given, self, where)
         source = find(self._routines, source_id, "routine", where)
         target = find(self._routines, target_id, "routine", where)
         the_event = find(declaration_of(source).events, event, "event", f"{where}: routine {source_id!r}")
@@ -218,8 +237,8 @@ class Graph:
     def register_types(self, *types: type) -> None:
         """Let instances of enums, dataclasses, named tuples or pydantic models be saved with jobs, and loaded.
 
-        Those that the annotations of handlers and the fields of the state schema mention are known anyway, and so are
-        those that the fields of known classes mention. They are known by their qualified names.
+        Those that the annotations of handlers, the types of events and the fields of the state schema mention are known
+        anyway, and so are those that the fields of known classes mention. They are known by their qualified names.
 
         Raises:
             DeclarationError: for anything else, and for two different classes of one qualified name.
@@ -238,8 +257,12 @@ class Graph:
         """Return the classes whose instances may be saved: those registered, and those that annotations mention."""
         known = self._known
         if known is None:
-            slots = [slot for routine in self._routines.values() for slot in declaration_of(routine).slots.values()]
-            annotations = [*(hint for slot in slots for hint in slot.binding.hints), *self._learned]
+            declared = [declaration_of(routine) for routine in self._routines.values()]
+            annotations = [hint for each in declared for slot in each.slots.values() for hint in slot.binding.hints]
+            annotations += [
+                kind for each in declared for event in each.events.values() for kind in event.types.values()
+            ]
+            annotations += self._learned
             if self.schema is not None:
                 annotations.append(self.schema.model)
             known = self._known = KnownTypes(f"flow {self.flow_id!r}", self._types, annotations)

@@ -6,6 +6,7 @@ it needs, whether it takes the rest, and a compiled pydantic validator for each 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import typing
@@ -75,7 +76,7 @@ class Binding:
         self.direct = self.rest and not checks and not self.on_loop
 
     def _read_signature(self, where: str) -> None:
-        _refuse_what_would_not_run(self.handler, where)
+        refuse_what_would_not_run(self.handler, where)
         try:
             parameters = inspect.signature(self.handler).parameters.values()
         except (TypeError, ValueError) as error:
@@ -143,6 +144,12 @@ class Binding:
         except Misfit as misfit:
             raise Misfit(f"{misfit} (the payload has no {name!r}, so that all of it was passed)") from misfit.__cause__
 
+    def calling(self, handler: Callable[..., Any] | None) -> Binding:
+        """Return the same for another handler of the same signature."""
+        other = copy.copy(self)
+        other.handler = _receive if handler is None else handler
+        return other
+
     def accepts(self, name: str) -> bool:
         """Whether the handler takes a parameter of this name."""
         return name in self.names or (self.rest and name not in self.given)
@@ -158,7 +165,8 @@ def _receive(**payload: Any) -> None:
     """Stand in for a slot without a handler: what arrives is recorded, and nothing happens."""
 
 
-def _refuse_what_would_not_run(handler: object, where: str) -> None:
+def refuse_what_would_not_run(handler: object, where: str) -> None:
+    """Raise DeclarationError for what is no function, or one whose body calling it would not run."""
     if not callable(handler):
         raise DeclarationError(f"{where}: the handler must be callable, not {handler!r}")
     for function in functions_of(handler):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from ..core.copying import copy_value
 from ..core.policy import ErrorHandler, ErrorStrategy
 from ..errors import ContextError, DeclarationError, known_names
 from .binding import Binding
+from .class_level import Declared, declared_by
 from .event import Event
 from .scope import ExecutionContext, Scope, current
 from .slot import MergeFunction, Slot, SlotOptions
@@ -31,9 +32,10 @@ class Declaration:
 
     slots: dict[str, Slot] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
+    bound: dict[Declared, Slot | Event] = field(default_factory=dict)  # by what stands for it on the class
     config: dict[str, Any] = field(default_factory=dict)
     error_handler: ErrorHandler | None = None
-    holders: WeakSet[Any] = field(default_factory=WeakSet)
+    holders: WeakKeyDictionary[Any, str] = field(default_factory=WeakKeyDictionary)  # with its id in each
 
 
 def declaration_of(routine: Routine) -> Declaration:
@@ -44,17 +46,28 @@ def declaration_of(routine: Routine) -> Declaration:
 class Routine:
     """A step of a flow: inputs with handlers, and outputs.
 
-    Subclass it and declare slots and events in ``__init__``. One routine may be part of several flows, and any
-    number of jobs run it at the same time, so a handler keeps what belongs to a job in the `JobState`, never on
-    ``self``.
+    Subclass it and declare slots and events: in the body of the class, with `slot` and `Event`, or in ``__init__``,
+    with `define_slot` and `define_event`, which have the same effect; a routine may use both. One routine may be part
+    of several flows, and any number of jobs run it at the same time, so a handler keeps what belongs to a job in the
+    `JobState`, never on ``self``.
     """
 
     _declaration: Declaration
+    _declared: tuple[Declared, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._declared = declared_by(cls, RESERVED)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Routine:
         """Make the instance; here, so that a subclass works whether or not its ``__init__`` calls ours."""
         self = super().__new__(cls)
-        self._declaration = Declaration()
+        self._declaration = declaration = Declaration()
+        for each in cls._declared:
+            if isinstance(each, Event):
+                declaration.bound[each] = declaration.events[each.name] = each._bound(self)
+            else:
+                declaration.bound[each] = declaration.slots[each.name] = each._bound(self)
         return self
 
     def define_slot(
@@ -116,36 +129,34 @@ class Routine:
             external=external,
             deadline=deadline,
         ).checked(where)
+        if isinstance(handler, Slot):  # one handler for two slots
+            handler = handler.handler
         binding = Binding(handler, where)
         self._changing(f"define slot {name!r}")
-        slots[name] = slot = Slot(name, handler, binding, **vars(options))
+        slots[name] = slot = Slot(name, handler, binding, self, **vars(options))
         return slot
 
-    def define_event(self, name: str, output_params: Iterable[str] | None = None) -> Event:
+    def define_event(self, name: str, output_params: Iterable[str] | Mapping[str, Any] | None = None) -> Event:
         """Declare an output and return it.
 
         Args:
             name: the event's name, not yet used for an event of this routine.
-            output_params: names of the parameters that may be emitted with it; None allows any, ``[]`` none.
+            output_params: names of the parameters that may be emitted with it; None allows any, ``[]`` none. A mapping
+                gives each name its type, by which pydantic validates and coerces what is emitted; `typing.Any` is
+                anything.
 
         Raises:
-            DeclarationError: when the name is taken, ``output_params`` is not a list of distinct names, or a job of a
-                flow with this routine is running.
+            DeclarationError: when the name is taken, ``output_params`` is not a list of distinct names, a type cannot
+                be checked, or a job of a flow with this routine is running.
         """
         events = self._declaration.events
         where = f"{type(self).__name__}, event {name!r}"
         _check_name(name, "event", self)
         if name in events:
             raise DeclarationError(f"{where}: this event is defined already")
-        params = None
-        if output_params is not None:
-            if isinstance(output_params, (str, bytes)) or not isinstance(output_params, Iterable):
-                raise DeclarationError(f"{where}: output_params must be a list of names, not {output_params!r}")
-            params = tuple(output_params)
-            if not all(isinstance(each, str) and each for each in params) or len(set(params)) < len(params):
-                raise DeclarationError(f"{where}: output_params must be distinct names, not {list(params)!r}")
+        event = Event._of(name, output_params, where, self)
         self._changing(f"define event {name!r}")
-        events[name] = event = Event(name, params)
+        events[name] = event
         return event
 
     def emit(self, event_name: str, /, **params: Any) -> None:
@@ -156,7 +167,7 @@ class Routine:
 
         Raises:
             ContextError: when this routine is not running a handler in this thread.
-            PayloadError: when the event or a parameter is not declared.
+            PayloadError: when the event or a parameter is not declared, or a parameter not of its type.
         """
         scope = current.get()
         if scope is None or scope.routine is not self:
@@ -170,7 +181,7 @@ class Routine:
 
         Raises:
             ContextError: when this routine is not running a handler in this thread.
-            PayloadError: when the event or a parameter is not declared.
+            PayloadError: when the event or a parameter is not declared, or a parameter not of its type.
         """
         scope = current.get()
         if scope is None or scope.routine is not self:
@@ -247,6 +258,9 @@ class Routine:
         else:
             reason = f"the handler that runs here belongs to {type(scope.routine).__name__}, not to this routine"
         return ContextError(f"{me}.{what}: {reason}")
+
+
+RESERVED = frozenset({*dir(Routine), *Routine.__annotations__})
 
 
 def _check_name(name: object, kind: str, routine: Routine) -> None:

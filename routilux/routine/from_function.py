@@ -30,7 +30,7 @@ def handler_of(function: Callable[..., Any], names: Mapping[str, Any], where: st
         raise DeclarationError(f"{where}: a workflow is made from a function (def or async def), not {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise DeclarationError(f"{where}: {function.__qualname__} is a generator function, whose body would never run")
-    signature = _resolved(function, names, where)
+    signature = resolved(inspect.signature(function), function, names, where)
     first = next(iter(signature.parameters.values()), None)
     is_first = first is not None and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
     if first is None or not is_first or not (first.name == "ctx" or is_context(first.annotation)):
@@ -62,9 +62,13 @@ def check_parameters(binding: Binding, where: str) -> None:
         raise DeclarationError(f"{where}: {SIGNATURE}; after the context, this one takes {names}")
 
 
-def _resolved(function: Callable[..., Any], names: Mapping[str, Any], where: str) -> inspect.Signature:
-    """Return the signature of a function with its annotations resolved."""
-    signature = inspect.signature(function)
+def resolved(
+    signature: inspect.Signature, function: Callable[..., Any], names: Mapping[str, Any], where: str
+) -> inspect.Signature:
+    """Return a signature of a function with its annotations resolved.
+
+    Raises DeclarationError when one cannot be; ``names`` are known besides the globals of the function's module.
+    """
     noted = {each.name: each.annotation for each in signature.parameters.values() if each.annotation is not each.empty}
     if signature.return_annotation is not signature.empty:
         noted["return"] = signature.return_annotation

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic
+
+from typing_extensions import ParamSpec, TypeVar
 
 from ..core.numbers import seconds, whole
 from ..errors import DeclarationError
@@ -15,6 +17,8 @@ from .gathering import deadline_of, gather_of
 MOST_AT_A_TIME = 1_000_000
 MERGE_STRATEGIES = ("override", "append")
 
+P = ParamSpec("P", default=...)
+R = TypeVar("R", default=Any, covariant=True)
 MergeFunction = Callable[[dict[str, Any], dict[str, Any]], Mapping[str, Any]]
 
 
@@ -55,12 +59,30 @@ class SlotOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Slot(SlotOptions):
-    """An input of a routine. Made by `Routine.define_slot`."""
+class Slot(SlotOptions, Generic[P, R]):
+    """An input of a routine. Made by `slot` on a method, or by `Routine.define_slot`.
+
+    Calling it calls the handler, as in a test: ``routine.input(value=3)``. Nothing is recorded then, and the handler
+    may use no operation of a job.
+
+    Attributes:
+        name: its name.
+        handler: what handles a delivery; None when nothing does.
+        routine: the routine that it belongs to.
+    """
 
     name: str
     handler: Callable[..., Any] | None
     binding: Binding = field(repr=False)
+    routine: Any = field(repr=False)
+
+    def __post_init__(self) -> None:
+        vars(self).update(__wrapped__=self.binding.handler, __doc__=getattr(self.handler, "__doc__", None))
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the handler and return what it returns."""
+        result: R = self.binding.handler(*args, **kwargs)
+        return result
 
 
 def _check_merge(function: MergeFunction, where: str) -> None:

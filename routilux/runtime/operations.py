@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _thread import get_ident
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.copying import ATOMS, copy_payload, copy_value, needs_copy
@@ -11,7 +12,7 @@ from ..core.machine import logged, sent
 from ..core.plan import EventPlan, SlotPlan
 from ..core.records import Deferred, Emitted, Logged, Sent
 from ..errors import ExecutionError, PayloadError, StateError, known_names
-from ..routine.binding import shortened
+from ..routine.binding import Misfit, Validator, check_value, shortened
 from ..routine.resource import Factory
 from .context import Context, HandlerContext
 from .edit_operations import EditOperations
@@ -165,7 +166,20 @@ class Operations(EditOperations):
             raise self._undeclared(slot, event_name, params) from None
         if event.params is not None and not params.keys() <= event.params:
             raise self._undeclared(slot, event_name, params)
+        if event.validators is not None:
+            self._validate(slot, event, event.validators, params)
         return event
+
+    def _validate(
+        self, slot: SlotPlan, event: EventPlan, validators: Mapping[str, Validator], params: dict[str, Any]
+    ) -> None:
+        """Make of the parameters that have a type what it says; nobody else has the dict that they came in."""
+        try:
+            for name in validators.keys() & params.keys():
+                params[name] = check_value(validators[name], f"parameter {name!r}", params[name], name)
+        except Misfit as misfit:
+            routine = f"flow {self.job.plan.flow_id!r}: routine {slot.routine_id!r}"
+            raise PayloadError(f"{routine}: event {event.name!r}: {misfit}") from misfit.__cause__
 
     def _undeclared(self, slot: SlotPlan, event_name: str, params: dict[str, Any]) -> PayloadError:
         events = slot.node.events
