@@ -64,7 +64,7 @@ def test_a_slot_or_event_is_defined_once():
 @pytest.mark.parametrize("name", NO_NAMES, ids=repr)
 def test_a_name_is_a_non_empty_string(name):
     for define, kind in ((Routine().define_slot, "slot"), (Routine().define_event, "event")):
-        with pytest.raises(DeclarationError, match=f"^Routine: a {kind} name must be a non-empty string, not "):
+        with pytest.raises(DeclarationError, match=f"^Routine: an? {kind} name must be a non-empty string, not "):
             define(name)
 
 

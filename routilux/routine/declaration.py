@@ -265,7 +265,10 @@ RESERVED = frozenset({*dir(Routine), *Routine.__annotations__})
 
 def _check_name(name: object, kind: str, routine: Routine) -> None:
     if not isinstance(name, str) or not name:
-        raise DeclarationError(f"{type(routine).__name__}: a {kind} name must be a non-empty string, not {name!r}")
+        article = "an" if kind == "event" else "a"
+        raise DeclarationError(
+            f"{type(routine).__name__}: {article} {kind} name must be a non-empty string, not {name!r}"
+        )
 
 
 def find(what: Mapping[str, Any], name: object, kind: str, where: str) -> Any:

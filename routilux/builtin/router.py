@@ -1,0 +1,59 @@
+"""Which way to go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+from ..errors import DeclarationError, PayloadError, known_names
+from ..routine.binding import shortened
+from ..routine.declaration import Routine
+from .taking import taken_by, taking, where_of
+
+Routes = Mapping[Any, str] | Iterable[tuple[Callable[[Any], Any], str]]
+
+
+class Router(Routine):
+    """Emits what arrives as one of several events, chosen by a value.
+
+    Args:
+        routes: a table that maps values to the names of events; or pairs of a predicate and the name of an event, of
+            which the first one whose predicate is true of the value is taken.
+        of: the parameter that is the value.
+        default: the event for all other values; without one, such a value is an error of its activation.
+
+    Attributes:
+        events: its events, by name.
+
+    Raises:
+        DeclarationError: when there are no routes, or one of them is none.
+    """
+
+    def __init__(self, routes: Routes, *, of: str = "value", default: str | None = None) -> None:
+        super().__init__()
+        table = dict(routes) if isinstance(routes, Mapping) else {}
+        pairs = [] if isinstance(routes, Mapping) else [_pair(each) for each in routes]
+        if not table and not pairs:
+            raise DeclarationError("Router: there are no routes; give it a table, or pairs of a predicate and an event")
+        events = dict.fromkeys([*table.values(), *(event for _, event in pairs)])
+        names = events if default is None else {**events, default: None}
+        self.events = {name: self.define_event(name) for name in names}
+
+        def act(value: Any, rest: dict[str, Any]) -> None:
+            event = next((event for predicate, event in pairs if predicate(value)), default)
+            if table and isinstance(value, Hashable):
+                event = table.get(value, default)
+            if event is None:
+                hint = known_names(value, map(str, table), "values") if table else f"; events: {', '.join(events)}"
+                what = f"there is no route for {of} = {shortened(value)}, and no default event"
+                raise PayloadError(f"{where_of(self)}: {what}{hint}")
+            self.emit(event, **{**rest, of: value})
+
+        self.input = self.define_slot("input", handler=taking(of, Any, act))
+
+
+def _pair(route: Any) -> tuple[Callable[[Any], Any], str]:
+    if not isinstance(route, tuple) or len(route) != 2:
+        raise DeclarationError(f"Router: a route is a pair of a predicate and the name of an event, not {route!r}")
+    taken_by(route[0], "Router")
+    return route
