@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .deliveries import renamed
+from .gathers import Gathers
 from .job_record import Activation, JobRecord
 from .plan import COUNT, DROP, OUTSIDE, SOURCES, EventPlan, SlotPlan
 from .points import Committed
@@ -129,41 +130,57 @@ def _queued(
     gathers = record.gathers
     if gathers is None or any(each.slot.gather is None for each in arrivals):
         return bool(arrivals)
-    reach, ahead, held = gathers.reach, gathers.ahead[:], gathers.held[:]
-
-    def count(which: Iterable[int], change: int) -> None:
-        for number in which:
-            ahead[number] += change
-
+    reach, outlook = gathers.reach, _Outlook(gathers)
     for events, change in ((deferred, 1), (released, -1)):
         for event in events:
             for route in event.routes:
-                count(reach.arrivals[route.slot.index], change)
-    count(() if over is None else reach.work[over.index], -1)
-    count(() if closed is None else reach.arrivals[closed], -1)
-    groups: dict[tuple[int, Any], dict[str, int]] = {}  # those that grow, with how many parts of each source
-    for slot, payload, source in arrivals:
-        gather, number = slot.gather, reach.numbers[slot.index]
+                outlook.count(reach.arrivals[route.slot.index], change)
+    if over is not None:
+        outlook.count(reach.work[over.index], -1)
+    if closed is not None:
+        outlook.count(reach.arrivals[closed], -1)
+    return any(map(outlook.fills, arrivals)) or outlook.closes()
+
+
+class _Outlook:
+    """What will have come to the gathers of a job; these stay as they are."""
+
+    def __init__(self, gathers: Gathers) -> None:
+        self.gathers = gathers
+        self.ahead, self.held = gathers.ahead[:], gathers.held[:]
+        self.groups: dict[tuple[int, Any], dict[str, int]] = {}  # those that grow: how many parts of each source
+
+    def count(self, which: Iterable[int], change: int) -> None:
+        """Count something that is ahead of these gathers, or is no longer."""
+        for number in which:
+            self.ahead[number] += change
+
+    def fills(self, arrival: Arrival) -> bool:
+        """Take in a delivery; return whether one gets into a mailbox because of it."""
+        slot, payload, source = arrival
+        gather, number = slot.gather, self.gathers.reach.numbers[slot.index]
         assert gather is not None
         try:
             key = None if gather.key is None else payload[gather.key]
-            known = gathers.groups[number].get(key, {})
+            known = self.gathers.groups[number].get(key, {})
         except (KeyError, TypeError):  # what has no key is a delivery by itself
             return True
-        group = groups.setdefault((number, key), {each: len(waiting) for each, waiting in known.items()})
+        group = self.groups.setdefault((number, key), {each: len(waiting) for each, waiting in known.items()})
         place = source if gather.mode == SOURCES else ""
         group[place] = group.get(place, 0) + 1
-        if gather.mode == COUNT and group[place] >= gather.count:
-            return True
-        if gather.mode == SOURCES and len(group) == len(reach.sources[number]):
-            return True
-        held[number] += 1
-        count(reach.parts[number], 1)
-    while ripe := [number for number, many in enumerate(held) if many and not ahead[number]]:
-        for number in ripe:
-            gather = reach.slots[number].gather
-            if gather is None or gather.rest != DROP:
-                return True
-            count(reach.parts[number], -held[number])
-            held[number] = 0
-    return False
+        self.held[number] += 1
+        self.count(self.gathers.reach.parts[number], 1)
+        if gather.mode == SOURCES:
+            return len(group) == len(self.gathers.reach.sources[number])
+        return gather.mode == COUNT and group[place] >= gather.count
+
+    def closes(self) -> bool:
+        """Close what is ripe; return whether a delivery gets into a mailbox because of it."""
+        while ripe := [number for number, many in enumerate(self.held) if many and not self.ahead[number]]:
+            for number in ripe:
+                gather = self.gathers.reach.slots[number].gather
+                if gather is None or gather.rest != DROP:
+                    return True
+                self.count(self.gathers.reach.parts[number], -self.held[number])
+                self.held[number] = 0
+        return False
