@@ -435,6 +435,24 @@ def test_sources_are_gathered_by_key_in_whatever_order_they_deliver(engine):
     assert joint.got == [{"order": o, "price": f"price of {o}", "stock": f"stock of {o}"} for o in "cab"]
 
 
+def test_what_is_left_of_several_keys_is_delivered_in_order_of_arrival(engine):
+    flow = Flow("left over", engine=engine)
+    joint = Joint(gather="sources", key="key", rest="deliver")
+    flow.add_routine(Step(lambda step, **_: step.emit("output")), "start")
+    flow.add_routine(joint, "joint")
+    for name, keys in (("left", "xxy"), ("right", "x")):
+
+        def send(step, name=name, keys=keys, **_):
+            for number, key in enumerate(keys):
+                step.emit("output", key=key, **{name: number})
+
+        flow.add_routine(Step(send), name)
+        flow.connect("start", "output", name, "input")
+        flow.connect(name, "output", "joint", "input")
+    assert flow.execute("start").status == "completed"
+    assert joint.got == [{"key": "x", "left": 0, "right": 0}, {"key": "x", "left": 1}, {"key": "y", "left": 2}]
+
+
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
@@ -702,6 +720,7 @@ GATHERS = [
     {"gather": "all", "key": "k"},
     {"gather": "sources"},
     {"gather": "sources", "rest": "deliver"},
+    {"gather": "sources", "rest": "deliver", "key": "k"},
     {"gather": "sources", "rest": "drop", "external": True},
     {"gather": "all", "external": True},
     {"external": True},
