@@ -232,6 +232,26 @@ def test_closing_waits_for_handlers_which_may_begin_other_jobs():
     assert child.status in ("running", "completed")  # whether it came to its handler before the engine was closed
 
 
+def test_closing_ends_the_wait_for_a_job_that_sleeps(engine):
+    state = flow_of(engine, lambda ctx, **_: ctx.step.wait_for_event("w", "gate")).execute("r0")
+    errors, waiting = [], threading.Event()
+
+    def wait():
+        try:
+            state.wait()
+        except ExecutionError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    while not state._job.watchers:
+        waiting.wait(0.001)
+    engine.close()
+    thread.join(SOON)
+    assert not thread.is_alive()
+    assert ["the engine was closed" in error for error in errors] == [True]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_made_by_fork_is_refused_whatever_it_does_to_a_job(engine):

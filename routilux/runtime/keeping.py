@@ -250,7 +250,10 @@ class Keeping(Corresponding):
         for sleeper in list(self.sleepers.values()):
             if sleeper.timer is not None:
                 sleeper.timer.cancel()
+        asleep = [self.live[job_id] for job_id in self.sleepers if job_id in self.live]
         self.sleepers.clear()
+        for job in asleep:  # for which somebody may wait
+            job.halt(closed)
         self.engine.timers.prune()
         try:
             self.store.let_go(self.owner)
