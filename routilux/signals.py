@@ -31,6 +31,7 @@ __all__ = [
     "job_paused",
     "job_resumed",
     "job_started",
+    "job_waiting",
     "log_appended",
     "output_sent",
     "state_changed",
@@ -59,8 +60,9 @@ class JobSignal(blinker.Signal):
 
 
 job_started = JobSignal("A job began to run.")
+job_waiting = JobSignal("A job waits: all that is left of it waits for a time, an event or another job.")
 job_paused = JobSignal("A job was paused: ``reason``.")
-job_resumed = JobSignal("A paused or failed job goes on: ``was`` is its status before.")
+job_resumed = JobSignal("A job that waited, was paused or had failed goes on: ``was`` is its status before.")
 job_completed = JobSignal("A job has completed: ``result``.")
 job_failed = JobSignal("A job has failed: ``error``, an `ErrorRecord`.")
 job_cancelled = JobSignal("A job was cancelled: ``reason``.")

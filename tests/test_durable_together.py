@@ -80,7 +80,10 @@ def test_h4_a_listener_may_ask_for_the_job_that_wakes(engine):
     def hear(sender, **_):
         seen.append(engine.get("j").job_id)
 
-    with signals.activation_started.connected_to(hear, sender=flow):
+    with (
+        signals.activation_started.connected_to(hear, sender=flow),
+        signals.job_resumed.connected_to(hear, sender=flow),
+    ):
         state = flow.execute("r0", job_id="j")
         engine.publish("gate", job_id="j")
         assert state.wait(SOON)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 
 class Listening:
-    """``everything``: a receiver is connected to one of the signals at least."""
+    """``everything``: whoever it is about hears of everything."""
+
+    __slots__ = ("everything",)
 
     def __init__(self) -> None:
         self.everything = False
 
 
-listening = Listening()
+listening = Listening()  # to all jobs: a receiver is connected to one of the signals at least
