@@ -259,6 +259,16 @@ class Jobs:
                 del self._jobs[job.record.job_id]
 
 
+def call_first(job: Job) -> None:
+    """Have worker threads come to a job that has just begun; cancel it when there are none."""
+    try:
+        with job.lock:
+            job.call()
+    except ExecutionError:
+        job.cancel_unless_ended("it could not be started")
+        raise
+
+
 def tell_parent(job: Job, parent: Job) -> None:
     """Tell a job in memory how one that it waits for has ended."""
     job_id, answer = job.record.job_id, answer_of(job)
