@@ -26,6 +26,7 @@ from .runtime.reports import Output
 from .runtime.resources import Resources
 from .runtime.saving import as_document
 from .runtime.steering import Steerable
+from .runtime.streaming import Streamable
 from .runtime.threads import SharedThreads, on_event_loop
 from .store import files
 from .store.files import StrPath
@@ -37,7 +38,7 @@ DEFAULT_MAX_PENDING = 10_000
 DEFAULT_MAX_STATE_BYTES = 2**20
 
 
-class Flow(Steerable, Graph):
+class Flow(Steerable, Streamable, Graph):
     """Routines wired into a graph, which can be executed any number of times, also at the same time.
 
     Args:

@@ -130,11 +130,11 @@ def test_a_child_is_begun_when_the_store_is_there_again():
 
         real = engine.keeping.begin
 
-        def begin_while_away(flow, record, owned):
+        def begin_while_away(flow, *more):
             if flow is child:
                 store.away.set()
                 threading.Thread(target=lambda: store.asked.wait(SOON) and store.away.clear()).start()
-            return real(flow, record, owned)
+            return real(flow, *more)
 
         engine.keeping.begin = begin_while_away
         state = flow_of(engine, begin, flow_id="parent").execute("r0")
@@ -260,7 +260,13 @@ def test_closing_ends_the_wait_for_a_job_that_sleeps(engine):
 def test_a_child_made_by_fork_is_refused_whatever_it_does_to_a_job(engine):
     flow = flow_of(engine, lambda ctx, **_: ctx.step.wait_for_event("w", "gate"))
     state = flow.execute("r0")
-    for act in (lambda: state.wait(1), lambda: flow.cancel(state), lambda: flow.pause(state), engine.close):
+    for act in (
+        lambda: state.wait(1),
+        lambda: flow.cancel(state),
+        lambda: flow.pause(state),
+        lambda: flow.subscribe(state),
+        engine.close,
+    ):
         pid = os.fork()
         if not pid:
             try:

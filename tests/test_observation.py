@@ -440,6 +440,23 @@ def test_h4_with_nobody_listening_nothing_is_noted(monkeypatch):
     assert noted == []
 
 
+def test_h4_a_receiver_that_is_connected_in_the_middle_of_a_turn_hears_the_rest_of_it():
+    told = []
+
+    def receiver(flow, data, **_):
+        told.append(data["data"])
+
+    def handler(step):
+        step.emit("output", data=1)
+        signals.event_emitted.connect(receiver)
+        step.emit("output", data=2)
+        signals.event_emitted.disconnect(receiver)
+        step.emit("output", data=3)
+
+    chain(Step(handler)).execute("r0").raise_for_status()
+    assert told == [2]
+
+
 def test_h4_every_signal_is_a_kind_of_thing_that_happens():
     assert sorted(FIELDS) == sorted(signals.__all__)
 

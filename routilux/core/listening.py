@@ -8,8 +8,9 @@ class Listening:
 
     __slots__ = ("everything",)
 
-    def __init__(self) -> None:
-        self.everything = False
+    def __init__(self, *, everything: bool = False) -> None:
+        self.everything = everything
 
 
 listening = Listening()  # to all jobs: a receiver is connected to one of the signals at least
+always = Listening(everything=True)  # to a job that is streamed, whether or not there are receivers

@@ -32,6 +32,7 @@ from ..errors import JobTimeoutError, StoreError
 from .audience import FAILED_ATTEMPT
 from .describing import describe
 from .journaled_job import JournaledJob
+from .tape import Tape
 
 
 class DurableJob(JournaledJob):
@@ -71,6 +72,13 @@ class DurableJob(JournaledJob):
                 self.note(entry, activation)
         for output in fact.batch.outputs:
             self.note(output, activation)
+
+    def taped(self, size: int) -> Tape:
+        """See `Informed.taped`."""
+        self._keeper.check_process()
+        tape = super().taped(size)
+        self._keeper.taped(self)
+        return tape
 
     def note_began(self) -> None:
         """Have listeners told that the job was started."""

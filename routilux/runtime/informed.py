@@ -7,18 +7,19 @@ from typing import Any
 
 from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
-from ..core.listening import listening
+from ..core.listening import always, listening
 from ..core.records import Began, Ended, Fact
 from .audience import FAILED_ATTEMPT, LEVELS, Change, Notice, audience
 from .crew import Crew, Hooks
 from .observation import Notices
+from .tape import Tape
 from .threads import SharedThreads, here
 
 
 class Informed(Crew):
     """A job whose listeners are told. For the arguments see `Job`.
 
-    ``listening`` tells whether they are told everything.
+    ``listening`` tells whether they are told everything. ``tape`` is there once somebody streams the job.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Informed(Crew):
         self.now = engine.clock.monotonic_ns
         self.notices = Notices(hooks.tell)
         self.listening = listening
+        self.tape: Tape | None = None
         self.woken: set[int] = set()  # deliveries whose attempts go on after a wait, if listeners have heard of these
         self._noted_status = record.status
         self._worker_tells = False  # a task that tells waits in the pool
@@ -44,6 +46,14 @@ class Informed(Crew):
     def interrupted(self, error: BaseException) -> None:
         """Fail the job because of something that is not to be kept from stopping this thread."""
         raise NotImplementedError
+
+    def taped(self, size: int) -> Tape:
+        """Return the tape of the job, with room for at least so many facts: from now on, unless there was one."""
+        with self.lock:
+            if self.tape is None:
+                self.tape, self.listening = Tape(), always
+            self.tape.widen(size)
+            return self.tape
 
     def hears(self, level: int) -> bool:
         """Whether anybody hears of what is logged at a level."""

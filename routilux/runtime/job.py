@@ -126,6 +126,8 @@ class Job(Timed):
         ring(self.idle)
         ring(self.watchers)
         ring(self.leavers)
+        if self.tape is not None:
+            self.tape.ring()
         self.hooks.on_rest(self)
 
     # --- pausing and going on -----------------------------------------------------------------------------------

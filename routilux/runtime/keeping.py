@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
@@ -54,10 +54,11 @@ class Keeping(Corresponding):
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
-    def begin(self, flow: Any, record: JobRecord, owned: bool) -> Job:
+    def begin(self, flow: Any, record: JobRecord, owned: bool, listen: Callable[[DurableJob], object]) -> Job:
         """Keep a new record, which has been started, and return its job; or the job with this id that there is.
 
-        With ``owned`` False the job is left to whoever claims it, and does not run here.
+        With ``owned`` False the job is left to whoever claims it, and does not run here. ``listen`` is given a new one
+        before anything is told of it.
 
         Raises ExecutionError when there is such a job, and it began with something else.
         """
@@ -82,6 +83,7 @@ class Keeping(Corresponding):
                     return self.elsewhere(flow, record)
                 job = self.adopt(flow, record, journal, head, origin)
                 self.hold(job)
+                listen(job)
                 job.note_began()
                 return job
         return self._existing(flow, record.job_id, origin, owned)

@@ -1,7 +1,7 @@
 """What can happen in a job: what it is called, and what is told of it.
 
-A kind is the name of a signal, its fields are the keyword arguments of that signal's receivers. They are made when
-somebody is told, and what may change later is copied then.
+Signals and streams go by this one table: a kind is the name of a signal, its fields are the keyword arguments of that
+signal's receivers. They are made when somebody is told, and what may change later is copied then.
 """
 
 from __future__ import annotations
