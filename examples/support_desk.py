@@ -140,14 +140,23 @@ def run(flow: Flow, messages: list[str], *, ask: bool) -> None:
     """Answer messages, and show what happens. With ``ask``, questions are asked here; else somebody else decides."""
     stream = flow.stream("desk", {"messages": messages}, job_id=None if ask else JOB, until_ended=True)
     job_state = stream.job_state
+    answered: set[int] = set()  # also those whose answers are still on their way
+
+    def attend() -> None:
+        questions = [question for question in open_questions(job_state) if question["ticket"] not in answered]
+        for question in questions if ask else ():
+            approved, ticket = asked(question), question["ticket"]
+            flow.send(job_state, "approval", "decision", ticket=ticket, approved=approved)
+            answered.add(ticket)
+        if not questions:
+            flow.close_input(job_state, "approval", "decision")
+
+    if job_state.status == "waiting":  # since another process ran it
+        attend()
     for fact in stream:
         show(fact)
         if isinstance(fact, Fact) and fact.kind == "job_waiting":
-            questions = open_questions(job_state)
-            for ticket, question in questions.items() if ask else ():
-                flow.send(job_state, "approval", "decision", ticket=ticket, approved=asked(question))
-            if not questions:
-                flow.close_input(job_state, "approval", "decision")
+            attend()
     job_state.raise_for_status()
     print(job_state.result)
 
@@ -165,13 +174,13 @@ def show(fact: Fact | Lagged) -> None:
         print(text.format_map(fact.output.data), flush=True)
 
 
-def open_questions(job_state: JobState) -> dict[int, dict[str, Any]]:
-    """Return the questions that nobody has answered yet, by ticket."""
-    decided = {
+def open_questions(job_state: JobState) -> list[dict[str, Any]]:
+    """Return the questions about which nobody has decided yet."""
+    decided = [
         record.data["ticket"] for record in job_state.get_execution_history("approval") if record.slot == "decision"
-    }
-    asked_for = {output.data["ticket"]: output.data for output in job_state.outputs if output.output_type == "question"}
-    return {ticket: question for ticket, question in asked_for.items() if ticket not in decided}
+    ]
+    questions = [output.data for output in job_state.outputs if output.output_type == "question"]
+    return [question for question in questions if question["ticket"] not in decided]
 
 
 def asked(question: dict[str, Any]) -> bool:

@@ -39,11 +39,13 @@ from .runtime.clock import Clock
 from .runtime.context import AsyncContext, Context
 from .runtime.either_face import WorkflowContext
 from .runtime.engine import Engine
+from .runtime.facts import Fact, Lagged
 from .runtime.invoking import ChildHandle
 from .runtime.job_state import JobState
 from .runtime.reports import ExecutionRecord, OpenInput, Output, Performance
 from .runtime.step_faces import AsyncSteps, Steps
 from .runtime.store import Store
+from .runtime.streams import Stream
 from .store.base import Claimed, FactStore, Inbox, JobHead, Message
 from .store.opening import open_store
 from .store.values import Serializer
@@ -96,6 +98,10 @@ __all__ = [
     "OpenInput",
     "Output",
     "Performance",
+    # streaming a job
+    "Fact",
+    "Lagged",
+    "Stream",
     # saving a job
     "Serializer",
     # errors

@@ -10,22 +10,23 @@ from typing import Any
 from pydantic import BaseModel
 
 from .core.numbers import seconds
-from .errors import DeclarationError, ExecutionError
+from .errors import DeclarationError
 from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
 from .runtime.arguments import check_options, payload_of
-from .runtime.dispatcher import leave, rest, run_to_rest, wait, wait_for_rest
+from .runtime.dispatcher import leave, rest, run_to_rest, wait_for_rest
 from .runtime.engine import Engine, default_engine
 from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
-from .runtime.jobs import Jobs, NewJob, new_id
+from .runtime.jobs import Jobs, NewJob, call_first, new_id
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
 from .runtime.resources import Resources
 from .runtime.saving import as_document
-from .runtime.sending import input_of, send, slot_of
+from .runtime.steering import Steerable
+from .runtime.streaming import Streamable
 from .runtime.threads import SharedThreads, on_event_loop
 from .store import files
 from .store.files import StrPath
@@ -37,7 +38,7 @@ DEFAULT_MAX_PENDING = 10_000
 DEFAULT_MAX_STATE_BYTES = 2**20
 
 
-class Flow(Graph):
+class Flow(Steerable, Streamable, Graph):
     """Routines wired into a graph, which can be executed any number of times, also at the same time.
 
     Args:
@@ -193,103 +194,8 @@ class Flow(Graph):
     ) -> JobState:
         """Start a job on worker threads and return its state at once. See `execute` for the arguments and errors."""
         job = self._jobs.new(NewJob(entry_id, entry_params, slot, job_id, session_id, user_id, initial_state))
-        try:
-            with job.lock:
-                job.call()
-        except ExecutionError:
-            job.cancel_unless_ended("it could not be started")
-            raise
+        call_first(job)
         return JobState(job)
-
-    def wait_for_completion(self, timeout: float | None = None, job_state: JobState | None = None) -> bool:
-        """Wait for a job, or for all running jobs of this flow; return whether all of them have ended.
-
-        Args:
-            timeout: seconds to wait at the most; None waits for as long as it takes, and runs handlers meanwhile.
-            job_state: the job; all jobs of the flow when there is none.
-
-        Raises:
-            ContextError: inside a handler of one of the jobs.
-        """
-        limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
-        jobs = self._jobs.running() if job_state is None else [self._jobs.job_of(job_state)]
-        now = self.engine.clock.monotonic_ns
-        end = None if limit is None else now() + int(limit * 1e9)
-        return all(wait(job, None if end is None else max(end - now(), 1) / 1e9) for job in jobs)
-
-    def cancel(self, job_state: JobState, reason: str = "") -> None:
-        """Cancel a job: nothing more of it starts, what is queued is dropped.
-
-        The status changes at once. Handlers that run go on until they return, but what they still do is dropped;
-        ``ctx.cancelled`` tells them.
-
-        Raises:
-            StatusError: when the job has ended.
-            ExecutionError: when it is no job of this flow.
-        """
-        self._jobs.job_of(job_state).cancel(str(reason))
-
-    def pause(self, job_state: JobState, reason: str = "") -> None:
-        """Pause a job: handlers that run go on to their end, and no more start until `resume`.
-
-        The status changes at once, also from inside a handler. Retries that fall due meanwhile run when it is resumed.
-
-        Raises:
-            StatusError: when the job does not run.
-            ExecutionError: when it is no job of this flow.
-        """
-        self._jobs.job_of(job_state).pause(str(reason))
-
-    def resume(self, job_state: JobState) -> JobState:
-        """Go on with a paused job, or take up a failed one, on worker threads; return its state at once.
-
-        What failed a job runs again, as a first attempt, and then all that was queued.
-
-        Raises:
-            StatusError: for any other job, and for a failed one of which handlers still run.
-            ExecutionError: when it is no job of this flow, or the flow is shut down.
-        """
-        job = self._jobs.take_up(job_state)
-        with job.lock:
-            job.call()
-        return JobState(job)
-
-    def send(self, job_state: JobState, routine_id: str, slot: str, /, **payload: Any) -> None:
-        """Deliver something to a slot of a job from outside; return at once. Worker threads handle it.
-
-        A job that is paused handles it when it is resumed. A job that runs in another process gets it as a message,
-        which that process sees to if it serves.
-
-        Args:
-            job_state: a job that has not ended.
-            routine_id: the routine.
-            slot: the slot; if it is external, it must not have been closed.
-            payload: the parameters.
-
-        Raises:
-            DeclarationError: when there is no such routine or slot.
-            PayloadError: when the parameters do not fit the handler. The job knows nothing of it.
-            StatusError: when the job has ended or failed, or the input was closed.
-            ExecutionError: when it is no job of this flow, or the flow is shut down.
-            SaveError: when the job is durable, and the parameters cannot be kept.
-            StoreError: when they are not.
-        """
-        job = self._jobs.job_of(job_state)
-        self._jobs.check_open()
-        send(job, slot_of(job, routine_id, slot), payload)
-
-    def close_input(self, job_state: JobState, routine_id: str, slot: str) -> None:
-        """Let a job wait no longer for what comes to an external slot: when nothing else is left to do, it completes.
-
-        Nothing happens when the input was closed before, or the job has ended.
-
-        Raises:
-            DeclarationError: when there is no such routine or slot.
-            ExecutionError: when the slot is not external, or it is no job of this flow.
-            StoreError: when the job is durable, and this cannot be kept.
-        """
-        job = self._jobs.job_of(job_state)
-        job.close_input(input_of(job, routine_id, slot))
 
     def shutdown(self, *, cancel: bool = False) -> None:
         """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.

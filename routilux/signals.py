@@ -25,12 +25,15 @@ __all__ = [
     "activation_retried",
     "activation_started",
     "event_emitted",
+    "input_closed",
+    "input_received",
     "job_cancelled",
     "job_completed",
     "job_failed",
     "job_paused",
     "job_resumed",
     "job_started",
+    "job_waiting",
     "log_appended",
     "output_sent",
     "state_changed",
@@ -59,8 +62,9 @@ class JobSignal(blinker.Signal):
 
 
 job_started = JobSignal("A job began to run.")
+job_waiting = JobSignal("A job waits: all that is left of it waits for a time, an event, an input or another job.")
 job_paused = JobSignal("A job was paused: ``reason``.")
-job_resumed = JobSignal("A paused or failed job goes on: ``was`` is its status before.")
+job_resumed = JobSignal("A job that waited, was paused or had failed goes on: ``was`` is its status before.")
 job_completed = JobSignal("A job has completed: ``result``.")
 job_failed = JobSignal("A job has failed: ``error``, an `ErrorRecord`.")
 job_cancelled = JobSignal("A job was cancelled: ``reason``.")
@@ -78,6 +82,8 @@ state_changed = JobSignal(
     "Keys of the state were written: ``routine_id`` (None for the shared data), ``values``, ``removed``."
 )
 log_appended = JobSignal("An entry was appended to the shared log: ``entry``.")
+input_received = JobSignal("Something was delivered from outside: ``routine_id``, ``slot``, ``data``.")
+input_closed = JobSignal("An external slot was closed: ``routine_id``, ``slot``.")
 output_sent = JobSignal("A handler sent something out of the flow: ``output``, an `Output`.")
 
 _ALL = [value for value in list(globals().values()) if isinstance(value, JobSignal)]

@@ -80,7 +80,10 @@ def test_h4_a_listener_may_ask_for_the_job_that_wakes(engine):
     def hear(sender, **_):
         seen.append(engine.get("j").job_id)
 
-    with signals.activation_started.connected_to(hear, sender=flow):
+    with (
+        signals.activation_started.connected_to(hear, sender=flow),
+        signals.job_resumed.connected_to(hear, sender=flow),
+    ):
         state = flow.execute("r0", job_id="j")
         engine.publish("gate", job_id="j")
         assert state.wait(SOON)
@@ -127,11 +130,11 @@ def test_a_child_is_begun_when_the_store_is_there_again():
 
         real = engine.keeping.begin
 
-        def begin_while_away(flow, *arguments):
+        def begin_while_away(flow, *more):
             if flow is child:
                 store.away.set()
                 threading.Thread(target=lambda: store.asked.wait(SOON) and store.away.clear()).start()
-            return real(flow, *arguments)
+            return real(flow, *more)
 
         engine.keeping.begin = begin_while_away
         state = flow_of(engine, begin, flow_id="parent").execute("r0")
@@ -232,12 +235,38 @@ def test_closing_waits_for_handlers_which_may_begin_other_jobs():
     assert child.status in ("running", "completed")  # whether it came to its handler before the engine was closed
 
 
+def test_closing_ends_the_wait_for_a_job_that_sleeps(engine):
+    state = flow_of(engine, lambda ctx, **_: ctx.step.wait_for_event("w", "gate")).execute("r0")
+    errors, waiting = [], threading.Event()
+
+    def wait():
+        try:
+            state.wait()
+        except ExecutionError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    while not state._job.watchers:
+        waiting.wait(0.001)
+    engine.close()
+    thread.join(SOON)
+    assert not thread.is_alive()
+    assert ["the engine was closed" in error for error in errors] == [True]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_made_by_fork_is_refused_whatever_it_does_to_a_job(engine):
     flow = flow_of(engine, lambda ctx, **_: ctx.step.wait_for_event("w", "gate"))
     state = flow.execute("r0")
-    for act in (lambda: state.wait(1), lambda: flow.cancel(state), lambda: flow.pause(state), engine.close):
+    for act in (
+        lambda: state.wait(1),
+        lambda: flow.cancel(state),
+        lambda: flow.pause(state),
+        lambda: flow.subscribe(state),
+        engine.close,
+    ):
         pid = os.fork()
         if not pid:
             try:

@@ -15,6 +15,7 @@ from parts import AsyncStep, Sink, Source, Step, chain
 from routilux import (
     ContextError,
     DeclarationError,
+    Engine,
     ErrorHandler,
     ErrorStrategy,
     ExecutionRecord,
@@ -22,9 +23,11 @@ from routilux import (
     JobState,
     Output,
     Routine,
+    open_store,
     signals,
 )
 from routilux.core.listening import listening
+from routilux.runtime.kinds import FIELDS
 
 LONG = 20
 
@@ -232,6 +235,60 @@ def test_h4_pausing_resuming_and_cancelling_are_told(heard):
     flow.shutdown()
 
 
+def test_h4_a_status_is_told_as_it_was_though_the_job_has_gone_on(heard):
+    def receiver(flow, job_state):
+        flow.pause(job_state, "for lunch")
+        flow.resume(job_state)
+
+    flow = chain(Sink())
+    with signals.job_started.connected_to(receiver, sender=flow):
+        flow.execute("r0", {"data": 1})
+    assert [fields["reason"] for fields in only(heard, "job_paused")] == ["for lunch"]
+    assert names(heard)[:3] == ["job_started", "job_paused", "job_resumed"]
+    flow.shutdown()
+
+
+def test_h4_a_wait_is_told_and_a_handler_that_goes_on_after_it_does_not_begin_again(heard):
+    def handler(step):
+        ctx = step.get_execution_context()
+        ctx.step.wait_for_event("first", "go")
+        ctx.step.wait_for("second", seconds=0.001)
+        if ctx.store.get("failed", default=None) is None:
+            ctx.store.set("failed", 1)
+            raise ValueError("once")
+
+    with Engine(store=open_store("memory:")) as engine:
+        flow = chain(Step(handler), engine=engine)
+        state = flow.execute("r0", job_id="j")
+        assert names(heard) == ["job_started", "activation_started", "job_waiting"]
+        engine.publish("go", job_id="j")
+        assert state.wait(LONG)
+        assert names(heard)[3:6] == ["job_resumed", "job_waiting", "job_resumed"]
+        assert "activation_started" not in names(heard)[3:]
+        assert names(heard)[-1] == "job_failed"
+        heard.clear()
+        assert flow.resume(state).wait(LONG)
+    assert names(heard) == ["job_resumed", "activation_started", "activation_ended", "job_completed"]
+
+
+@pytest.mark.parametrize("later", ["wait", "retry"])
+def test_h4_a_coroutine_that_waits_in_memory_is_told_to_begin_once(heard, later):
+    async def handler(step):
+        ctx = step.get_execution_context()
+        await ctx.step.wait_for("first", seconds=0.001)
+        if later == "retry" and ctx.attempt == 1:
+            raise ValueError("once")
+
+    step = AsyncStep(handler)
+    step.set_error_handler(ErrorHandler(ErrorStrategy.RETRY, retry_delay=0))
+    with chain(step) as flow:
+        flow.execute("r0").raise_for_status()
+        assert flow._jobs.running() == []
+    expected = [1] if later == "wait" else [1, 2]
+    assert [fields["attempt"] for fields in only(heard, "activation_started")] == expected
+    assert len(only(heard, "job_waiting")) == len(only(heard, "job_resumed")) == len(expected)
+
+
 def test_h4_coroutine_handlers_are_told_of_alike(heard):
     class Steps(Routine):
         def __init__(self):
@@ -381,6 +438,27 @@ def test_h4_with_nobody_listening_nothing_is_noted(monkeypatch):
     monkeypatch.setattr("routilux.runtime.job.Job.note", lambda *args: noted.append(args))
     chain(Source([1]), Sink()).execute("r0")
     assert noted == []
+
+
+def test_h4_a_receiver_that_is_connected_in_the_middle_of_a_turn_hears_the_rest_of_it():
+    told = []
+
+    def receiver(flow, data, **_):
+        told.append(data["data"])
+
+    def handler(step):
+        step.emit("output", data=1)
+        signals.event_emitted.connect(receiver)
+        step.emit("output", data=2)
+        signals.event_emitted.disconnect(receiver)
+        step.emit("output", data=3)
+
+    chain(Step(handler)).execute("r0").raise_for_status()
+    assert told == [2]
+
+
+def test_h4_every_signal_is_a_kind_of_thing_that_happens():
+    assert sorted(FIELDS) == sorted(signals.__all__)
 
 
 def test_h4_signals_are_documented():

@@ -50,19 +50,18 @@ def test_no_one_is_asked_when_nothing_costs_money():
 def test_others_decide_from_other_processes(tmp_path):
     database = tmp_path / "desk.db"
     command = [sys.executable, "-u", "-W", "error", EXAMPLE, "--database", database]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        lines = []
-        while sum("wants" in line for line in lines) < 2:
-            line = running.stdout.readline()
-            assert line, running.stderr.read()
-            lines.append(line.strip())
-        assert desk("--database", database, "--refuse", 2) == (0, ["told the desk about ticket 2"], "")
-        assert desk("--database", database, "--approve", 3) == (0, ["told the desk about ticket 3"], "")
-        rest, errors = running.communicate(timeout=LONG)
-    finally:
-        running.kill()
-        running.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            lines = []
+            while sum("wants" in line for line in lines) < 2:
+                line = running.stdout.readline()
+                assert line, running.stderr.read()
+                lines.append(line.strip())
+            assert desk("--database", database, "--refuse", 2) == (0, ["told the desk about ticket 2"], "")
+            assert desk("--database", database, "--approve", 3) == (0, ["told the desk about ticket 3"], "")
+            rest, errors = running.communicate(timeout=LONG)
+        finally:
+            running.kill()
     lines += rest.splitlines()
     assert errors == ""
     assert {f"to ticket 2: {REFUSED}", f"to ticket 3: {PAID}", "4 tickets answered: [1, 2, 3, 4]"} <= set(lines)
@@ -75,20 +74,17 @@ def test_others_decide_from_other_processes(tmp_path):
 def test_the_desk_goes_on_after_its_process_was_killed(tmp_path):
     database = tmp_path / "desk.db"
     command = [sys.executable, "-u", EXAMPLE, "--database", database]
-    for killed in (True, False):
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        while "wants" not in (line := running.stdout.readline()):
+            assert line
+        running.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         try:
-            if killed:
-                while "wants" not in (line := running.stdout.readline()):
-                    assert line
-                running.kill()
-            else:
-                for ticket in (2, 3):
-                    assert desk("--database", database, "--approve", ticket)[0] == 0
-                rest, _ = running.communicate(timeout=LONG)
+            for ticket in (2, 3):
+                assert desk("--database", database, "--approve", ticket)[0] == 0
+            rest, _ = running.communicate(timeout=LONG)
         finally:
             running.kill()
-            running.wait()
     assert rest.splitlines()[-1] == "4 tickets answered: [1, 2, 3, 4]"
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 
 class Listening:
-    """``everything``: a receiver is connected to one of the signals at least."""
+    """``everything``: whoever it is about hears of everything."""
 
-    def __init__(self) -> None:
-        self.everything = False
+    __slots__ = ("everything",)
+
+    def __init__(self, *, everything: bool = False) -> None:
+        self.everything = everything
 
 
-listening = Listening()
+listening = Listening()  # to all jobs: a receiver is connected to one of the signals at least
+always = Listening(everything=True)  # to a job that is streamed, whether or not there are receivers

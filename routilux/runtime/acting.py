@@ -6,7 +6,6 @@ from _thread import get_ident
 from typing import Any
 
 from ..core.job_record import Activation
-from ..core.listening import listening
 from ..core.plan import SlotPlan
 from ..errors import ContextError
 from .job import Job
@@ -17,10 +16,10 @@ class ActingTurn:
 
     It may while its handler runs, in the handler's own thread, and while the record says that exactly this attempt is
     running. So a handler whose time was up, or whose job has failed meanwhile, is refused whatever it still tries,
-    without anybody having to stop its thread. ``noting``: somebody listens to every fact.
+    without anybody having to stop its thread.
     """
 
-    __slots__ = ("activation", "job", "noting", "record", "routine", "thread")
+    __slots__ = ("activation", "job", "record", "routine", "thread")
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -28,7 +27,6 @@ class ActingTurn:
         self.thread = get_ident()
         self.activation: Activation | None = None
         self.routine: Any = None
-        self.noting = listening.everything
 
     def here(self) -> bool:
         """Whether this is the thread, or the task, that the handler runs in."""

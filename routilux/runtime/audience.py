@@ -1,4 +1,4 @@
-"""What happens in jobs, as those who listen are told it, and who listens."""
+"""What happens in jobs, as those who listen are told it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 from typing import Any, NamedTuple
 
 from ..core.job_record import Activation
-from ..core.listening import listening
-from ..core.records import Fact
+from ..core.records import ErrorRecord, Fact
 from ..core.status import JobStatus
 
 
@@ -15,24 +14,31 @@ class Notice(NamedTuple):
     """One thing that happened in a job: a fact, or the new status of the job.
 
     ``activation`` is the one that the fact is about. ``detail`` is the history entry of an ended activation, the
-    exception of a failed attempt that is retried, and the status before for a change of status.
+    exception of a failed attempt that is retried, and a `Change` of status. ``at`` is when it was noted, which is when
+    it was committed, on the job's clock.
     """
 
     job: Any
     fact: Fact | JobStatus
-    activation: Activation | None = None
-    detail: Any = None
+    activation: Activation | None
+    detail: Any
+    at: int
+
+
+class Change(NamedTuple):
+    """What a job was before it got a status, and what its record told of that status then."""
+
+    was: JobStatus
+    reason: str
+    failure: ErrorRecord | None
+    result: Any
 
 
 class Audience:
-    """Who listens to the jobs of the process."""
+    """Who reads the log of the process."""
 
     def __init__(self) -> None:
         self._logger: Any = None
-
-    def hears(self, level: int) -> bool:
-        """Whether anybody hears of what is logged at a level."""
-        return listening.everything or self.logs(level)
 
     def logs(self, level: int) -> bool:
         """Whether the logger of this library is enabled for a level."""

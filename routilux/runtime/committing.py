@@ -15,7 +15,7 @@ from ..core.policy import ErrorStrategy
 from ..core.records import Ended, ErrorRecord, Retried
 from ..errors import HandlerTimeoutError, PayloadError
 from ..routine.binding import Misfit, shortened
-from .audience import FAILED_ATTEMPT, audience
+from .audience import FAILED_ATTEMPT
 from .describing import describe
 from .gathered import check_parts
 from .job import Job
@@ -139,7 +139,7 @@ class Committing(Stepping):
                 delay = slot.policy.delay(activation.attempt, f"{record.job_id}:{activation.delivery.id}")
                 due = at + int(delay * 1e9)
                 job.plan_retry(retried(record, activation, spent, due))
-                if audience.hears(FAILED_ATTEMPT):
+                if job.hears(FAILED_ATTEMPT):
                     job.note(Retried(activation.delivery.id, spent, due), activation, error)
                 job.settle()
             else:
@@ -148,7 +148,7 @@ class Committing(Stepping):
                     job.failure = error
                 status = "skipped" if action is ErrorStrategy.SKIP else "failed"
                 entry = ended(record, activation, status, spent, at, described, stop)
-                if audience.hears(FAILED_ATTEMPT):
+                if job.hears(FAILED_ATTEMPT):
                     self.note_end(activation, status, spent, at, described, entry, stop)
                 if fatal and not self.depth:  # handlers that ran inside this one's emit have been left, too
                     given_up(record, described or describe(error), at, self.thread)

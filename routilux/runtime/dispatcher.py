@@ -62,13 +62,14 @@ async def rest(job: Job, timeout: float | None) -> None:
                 job.watchers.remove(bell)
     if job.interrupt is not None:
         raise job.interrupt
-    if job.lags:
-        await _confirmed(job)
-    job.check_going()
+    await confirmed(job)
 
 
-async def _confirmed(job: Job) -> None:
+async def confirmed(job: Job) -> None:
     """Do as `Job.confirm` does, which may have to wait for a disk, without holding up the event loop."""
+    if not job.lags:
+        job.check_going()
+        return
     from .event_loop import LoopBell
 
     bell = LoopBell()

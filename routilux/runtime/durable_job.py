@@ -14,7 +14,6 @@ from typing import Any
 
 from ..core.commits import answered, published
 from ..core.job_record import Activation
-from ..core.listening import listening
 from ..core.plan import SlotPlan
 from ..core.points import Answered, Committed, Noted, Published
 from ..core.records import (
@@ -34,9 +33,10 @@ from ..core.records import (
 )
 from ..core.status import JobStatus, check_change
 from ..errors import JobTimeoutError, RoutiluxError, StoreError
-from .audience import FAILED_ATTEMPT, audience
+from .audience import FAILED_ATTEMPT
 from .describing import describe
 from .journaled_job import JournaledJob
+from .tape import Tape
 
 logger = logging.getLogger("routilux")
 
@@ -56,19 +56,19 @@ class DurableJob(JournaledJob):
                 self._keeper.begun_to_wait(self, result.wait.jobs)
         elif self.record.on_loop or (self.record.ready and fact.kind != "end"):
             self.call()
-        if listening.everything or self.flow.output_handlers:
+        if self.listening.everything or self.flow.output_handlers:
             self._note_batch(fact, activation)
         if fact.kind == "end":
             status, spent, at, error, stop, finish = fact.outcome
-            if listening.everything or (error is not None and audience.hears(FAILED_ATTEMPT)):
+            if self.listening.everything or (error is not None and self.hears(FAILED_ATTEMPT)):
                 self.note(Ended(activation.delivery.id, status, spent, at, error, stop, finish), activation, result)
-        elif fact.kind == "retry" and audience.hears(FAILED_ATTEMPT):
+        elif fact.kind == "retry" and self.hears(FAILED_ATTEMPT):
             self.note(Retried(activation.delivery.id, *fact.outcome), activation, self.retry_error)
         if self.record.status is not self._noted_status:  # before anybody finds the job at rest
             self.note_status()
 
     def _note_batch(self, fact: Committed, activation: Activation) -> None:
-        if listening.everything:
+        if self.listening.everything:
             for event, data, isolate, later in fact.batch.emissions:
                 made = (activation.delivery.id, event, data, isolate)
                 self.note(Deferred(*made) if later else Emitted(*made, fact.at), activation)
@@ -78,6 +78,13 @@ class DurableJob(JournaledJob):
                 self.note(entry, activation)
         for output in fact.batch.outputs:
             self.note(output, activation)
+
+    def taped(self, size: int) -> Tape:
+        """See `Informed.taped`."""
+        self._keeper.check_process()
+        tape = super().taped(size)
+        self._keeper.taped(self)
+        return tape
 
     def note_began(self) -> None:
         """Have listeners told that the job was started."""

@@ -153,7 +153,7 @@ class EditOperations(StateOperations):
                 deferred(self.record, activation, event, data, isolate)
             else:
                 emitted(self.record, activation, event, data, isolate, at)
-            if self.noting:
+            if self.job.listening.everything:
                 made = (activation.delivery.id, event.name, data, isolate)
                 self.job.note(Deferred(*made) if later else Emitted(*made, at), activation)
         self.job.call()

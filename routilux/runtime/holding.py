@@ -41,13 +41,12 @@ def refuse_handler(job: Job, what: str) -> None:
         scope = scope.outer
 
 
-def refuse_on_loop(what: str) -> None:
+def refuse_on_loop(
+    what: str, instead: str = "use 'await flow.aexecute(...)', or start() the job and do not wait for it"
+) -> None:
     """Raise ContextError on the thread of an event loop, where waiting would keep all coroutine handlers waiting."""
     if here.on_event_loop:
-        raise ContextError(
-            f"{what} inside a coroutine handler would stop all others; use 'await flow.aexecute(...)', or start() the "
-            f"job and do not wait for it"
-        )
+        raise ContextError(f"{what} inside a coroutine handler would stop all others; {instead}")
 
 
 @contextmanager

@@ -7,15 +7,20 @@ from typing import Any
 
 from ..core.history import Entry
 from ..core.job_record import Activation, JobRecord
-from ..core.records import Ended, Fact
-from .audience import FAILED_ATTEMPT, LEVELS, Notice, audience
+from ..core.listening import always, listening
+from ..core.records import Began, Ended, Fact
+from .audience import FAILED_ATTEMPT, LEVELS, Change, Notice, audience
 from .crew import Crew, Hooks
 from .observation import Notices
+from .tape import Tape
 from .threads import SharedThreads, here
 
 
 class Informed(Crew):
-    """A job whose listeners are told. For the arguments see `Job`."""
+    """A job whose listeners are told. For the arguments see `Job`.
+
+    ``listening`` tells whether they are told everything. ``tape`` is there once somebody streams the job.
+    """
 
     def __init__(
         self, flow: Any, record: JobRecord, engine: SharedThreads, max_workers: int, max_pending: int, hooks: Hooks
@@ -23,6 +28,9 @@ class Informed(Crew):
         super().__init__(flow, record, engine, max_workers, max_pending, hooks)
         self.now = engine.clock.monotonic_ns
         self.notices = Notices(hooks.tell)
+        self.listening = listening
+        self.tape: Tape | None = None
+        self.woken: set[int] = set()  # deliveries whose attempts go on after a wait, if listeners have heard of these
         self._noted_status = record.status
         self._worker_tells = False  # a task that tells waits in the pool
 
@@ -39,21 +47,43 @@ class Informed(Crew):
         """Fail the job because of something that is not to be kept from stopping this thread."""
         raise NotImplementedError
 
+    def taped(self, size: int) -> Tape:
+        """Return the tape of the job, with room for at least so many facts: from now on, unless there was one."""
+        with self.lock:
+            if self.tape is None:
+                self.tape, self.listening = Tape(), always
+            self.tape.widen(size)
+            return self.tape
+
+    def hears(self, level: int) -> bool:
+        """Whether anybody hears of what is logged at a level."""
+        return self.listening.everything or audience.logs(level)
+
     def note(self, fact: Fact, activation: Activation | None = None, detail: Any = None) -> None:
         """Have listeners told of a fact, soon. The caller holds the lock, and tells after leaving it."""
-        self.notices.waiting.append(Notice(self, fact, activation, detail))
+        self.notices.waiting.append(Notice(self, fact, activation, detail, self.now()))
+
+    def note_attempt(self, activation: Activation) -> None:
+        """Have listeners told that an attempt has begun, soon, unless it goes on after a wait. The caller holds the
+        lock, and tells after leaving it."""
+        if activation.delivery.id in self.woken:
+            self.woken.discard(activation.delivery.id)
+        else:
+            self.note(Began(activation.slot.mailbox, activation.started), activation)
 
     def note_status(self) -> None:
         """Have listeners told of a new status, soon. The caller holds the lock, and tells after leaving it."""
-        status, was = self.record.status, self._noted_status
+        record, was = self.record, self._noted_status
+        status = record.status
         if status is not was:
             self._noted_status = status
-            if audience.hears(LEVELS[status]):
-                self.notices.waiting.append(Notice(self, status, None, was))
+            if self.hears(LEVELS[status]):
+                change = Change(was, record.reason, record.failure, record.result)
+                self.notices.waiting.append(Notice(self, status, None, change, self.now()))
 
     def note_given_up(self, activations: list[tuple[Activation, tuple[Any, ...]]]) -> None:
         """Have listeners told of activations that nobody waits for any more, soon. The caller holds the lock."""
-        if activations and audience.hears(FAILED_ATTEMPT):
+        if activations and self.hears(FAILED_ATTEMPT):
             for activation, entry in activations:
                 kept = Entry(*entry)
                 fact = Ended(activation.delivery.id, kept.status, kept.duration, self.now(), kept.error, True, None)

@@ -133,6 +133,8 @@ class Job(Receiving):
         ring(self.idle)
         ring(self.watchers)
         ring(self.leavers)
+        if self.tape is not None:
+            self.tape.ring()
         self.hooks.on_rest(self)
 
     # --- pausing and going on -----------------------------------------------------------------------------------

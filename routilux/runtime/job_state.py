@@ -8,7 +8,6 @@ from typing import Any, overload
 
 from ..core.copying import copy_payload, copy_value
 from ..core.history import Totals, add_up
-from ..core.listening import listening
 from ..core.numbers import seconds
 from ..core.records import ErrorRecord, Logged, Wrote
 from ..core.status import JobStatus
@@ -191,9 +190,9 @@ class JobState(Savable):
             fact = Logged(entry, self._job.now())
         self._job.write_outside(fact)
         with self._job.lock:
-            if listening.everything:
+            if self._job.listening.everything:
                 self._job.note(fact)
-        if listening.everything:
+        if self._job.listening.everything:
             self._job.tell()
 
     def get_shared_log(self, filter_func: Callable[[dict[str, Any]], bool] | None = None) -> list[dict[str, Any]]:
@@ -332,9 +331,9 @@ class JobState(Savable):
                 values = schema.changed(self._record.shared, values, (), {}, where)
         self._job.write_outside(Wrote(area, values))
         with self._job.lock:
-            if listening.everything:
+            if self._job.listening.everything:
                 self._job.note(Wrote(area, values))
-        if listening.everything:
+        if self._job.listening.everything:
             self._job.tell()
 
     def _check_not_running(self) -> None:

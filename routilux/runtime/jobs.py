@@ -47,6 +47,13 @@ class Startable(Keeper, Protocol):
         """Return the slot that an execution from a routine starts with."""
 
 
+Listen = Callable[[Job], object]
+
+
+def _ignore(job: Job) -> None:
+    """Listen to nothing."""
+
+
 class NewJob(NamedTuple):
     """The arguments for a new job, as `Flow.execute` describes them; None stands for its default."""
 
@@ -79,13 +86,16 @@ class Jobs:
         with self._lock:
             self._shut_down = True
 
-    def begin(self, new: NewJob, job_state: JobState | None) -> Job:
-        """Return a new job, with what an ended one hands down; or the paused or waiting one, going on."""
+    def begin(self, new: NewJob, job_state: JobState | None, listen: Listen = _ignore) -> Job:
+        """Return a new job, with what an ended one hands down; or the paused or waiting one, going on.
+
+        For the rest see `new`.
+        """
         if job_state is None:
-            return self.new(new)
+            return self.new(new, listen=listen)
         job = self.job_of(job_state)
         if job_state.status.ended:
-            return self.new(new, job)
+            return self.new(new, job, listen=listen)
         if not isinstance(new.entry_id, str) or new.entry_id not in job.record.plan.nodes:
             self._flow.entry_slot(new.entry_id, None)  # which says what there is
         given = any(each is not None for each in new[1:])
@@ -96,8 +106,9 @@ class Jobs:
         refuse_inside(job, "execute()")
         if job_state.status is JobStatus.WAITING:
             self.check_open()
+            listen(job)
             return job
-        return self.take_up(job_state)
+        return self.take_up(job_state, listen)
 
     def new(
         self,
@@ -107,6 +118,7 @@ class Jobs:
         engine: SharedThreads | None = None,
         parent: Job | None = None,
         owned: bool = True,
+        listen: Listen = _ignore,
     ) -> Job:
         """Return a new job that runs, though no thread has been asked to work for it yet.
 
@@ -116,6 +128,7 @@ class Jobs:
             engine: whose threads, and store, the job uses; the flow's by default.
             parent: the job one of whose handlers starts it.
             owned: whether it runs here; else it is put into the store for others.
+            listen: is given the job before anything is told of it; not when the store has a job with its id already.
         """
         flow = self._flow
         engine = flow.engine if engine is None else engine
@@ -147,13 +160,14 @@ class Jobs:
         entry = record.plan.nodes[new.entry_id].slots[slot_name]
         if engine.keeping is not None:
             started(record, entry, payload, isolate, clock.monotonic_ns())
-            kept: Job = engine.keeping.begin(flow, record, entry, payload, owned)
+            kept: Job = engine.keeping.begin(flow, record, entry, payload, owned, listen)
             if owned and kept.record is record and not record.status.ended:
                 self.count(kept)
             return kept
         job = self.job_for(record, engine)
         job.parent = parent
         self.count(job)
+        listen(job)
         job.start(entry, payload, isolate)
         return job
 
@@ -193,16 +207,19 @@ class Jobs:
         if record.shared:
             check_size(record.shared, flow.max_state_bytes, where)
 
-    def take_up(self, job_state: JobState) -> Job:
-        """Go on with a paused job, or a failed one; no thread has been asked to work for it yet."""
+    def take_up(self, job_state: JobState, listen: Listen = _ignore) -> Job:
+        """Go on with a paused job, or a failed one; no thread has been asked to work for it yet.
+
+        ``listen`` is given the job before.
+        """
         job = self.job_of(job_state)
         self.check_open()
         if job.elsewhere is not None:
-            found: Job = job.engine.keeping.taken_over(job)
-            if found.elsewhere is not None:
-                found.resume()
-                return found
-            job = found
+            job = job.engine.keeping.taken_over(job)
+        listen(job)
+        if job.elsewhere is not None:
+            job.resume()
+            return job
         new = self.count(job)
         job.variables = callers_variables()
         try:
@@ -261,6 +278,16 @@ class Jobs:
         with self._lock:
             if self._jobs.get(job.record.job_id) is job:
                 del self._jobs[job.record.job_id]
+
+
+def call_first(job: Job) -> None:
+    """Have worker threads come to a job that has just begun; cancel it when there are none."""
+    try:
+        with job.lock:
+            job.call()
+    except ExecutionError:
+        job.cancel_unless_ended("it could not be started")
+        raise
 
 
 def tell_parent(job: Job, parent: Job) -> None:

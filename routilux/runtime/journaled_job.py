@@ -45,6 +45,9 @@ class Keeper(Protocol):
     def awake(self, job: Any) -> None:
         """Somebody works for a job, or will."""
 
+    def taped(self, job: Any) -> None:
+        """A job has a tape."""
+
     def begun(self, job: Any) -> None:
         """A job that was restored is about to be in the store."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,7 +52,15 @@ class Keeping(Corresponding):
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
-    def begin(self, flow: Any, record: JobRecord, entry: SlotPlan, payload: dict[str, Any], owned: bool) -> Job:
+    def begin(
+        self,
+        flow: Any,
+        record: JobRecord,
+        entry: SlotPlan,
+        payload: dict[str, Any],
+        owned: bool,
+        listen: Callable[[DurableJob], object],
+    ) -> Job:
         """Keep a new record, which has been started, and return its job; or the job with this id that there is.
 
         Args:
@@ -61,6 +69,7 @@ class Keeping(Corresponding):
             entry: the slot that it begins with.
             payload: that of the first delivery.
             owned: whether it runs here; else it is left to whoever claims it.
+            listen: is given a new job before anything is told of it.
 
         Raises ExecutionError when there is such a job, and it began with something else.
         """
@@ -85,6 +94,7 @@ class Keeping(Corresponding):
                     return self.elsewhere(flow, record)
                 job = self.adopt(flow, record, journal, head, origin)
                 self.hold(job)
+                listen(job)
                 job.note_began()
                 return job
         return self._existing(flow, record.job_id, origin, owned)
@@ -253,7 +263,10 @@ class Keeping(Corresponding):
         for sleeper in list(self.sleepers.values()):
             if sleeper.timer is not None:
                 sleeper.timer.cancel()
+        asleep = [self.live[job_id] for job_id in self.sleepers if job_id in self.live]
         self.sleepers.clear()
+        for job in asleep:  # for which somebody may wait
+            job.halt(closed)
         self.engine.timers.prune()
         try:
             self.store.let_go(self.owner)

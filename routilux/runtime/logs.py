@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.records import Ended, Retried
 from ..core.status import JobStatus
-from .audience import FAILED_ATTEMPT, LEVELS, Notice
+from .audience import FAILED_ATTEMPT, LEVELS, Change, Notice
 
 logger = logging.getLogger("routilux")
 logger.addHandler(logging.NullHandler())
@@ -22,7 +22,7 @@ def log(notice: Notice) -> None:
     job, fact, activation = notice.job, notice.fact, notice.activation
     ids = {"flow_id": job.plan.flow_id, "job_id": job.record.job_id}
     if isinstance(fact, JobStatus):
-        _log_status(job, fact, ids)
+        _log_status(fact, notice.detail, ids)
     elif activation is not None and isinstance(fact, (Ended, Retried)):
         error = notice.detail if isinstance(fact, Retried) else fact.error
         if error is not None:
@@ -46,11 +46,10 @@ def log(notice: Notice) -> None:
             )
 
 
-def _log_status(job: Any, status: JobStatus, ids: dict[str, Any]) -> None:
-    record = job.record
-    reason = f": {record.reason}" if record.reason and status is record.status else ""
-    if status is JobStatus.FAILED and record.failure is not None:
-        reason = f": {record.failure}"
+def _log_status(status: JobStatus, change: Change, ids: dict[str, Any]) -> None:
+    reason = f": {change.reason}" if change.reason else ""
+    if status is JobStatus.FAILED and change.failure is not None:
+        reason = f": {change.failure}"
     logger.log(
         LEVELS[status], "flow %r, job %r is %s%s", ids["flow_id"], ids["job_id"], status.value, reason, extra=ids
     )

@@ -48,7 +48,7 @@ class Operations(EditOperations):
                 if value.__class__ not in ATOMS:
                     params, isolate = copy_payload(params), True
                     break
-        job, record, noting = self.job, self.record, self.noting
+        job, record = self.job, self.record
         gate = job.lock
         if not gate.try_enter(False):
             gate.enter()
@@ -58,7 +58,7 @@ class Operations(EditOperations):
             if self.held is not None:
                 self.held.append((event, params, isolate, False))
                 return
-            at = job.now()
+            at, noting = job.now(), job.listening.everything
             emitted(record, activation, event, params, isolate, at)
             if noting:
                 job.note(Emitted(activation.delivery.id, event.name, params, isolate, at), activation)
@@ -106,7 +106,7 @@ class Operations(EditOperations):
                 self.held.append((event, data, isolate, True))
             else:
                 deferred(self.record, activation, event, data, isolate)
-                if self.noting:
+                if self.job.listening.everything:
                     self.job.note(Deferred(activation.delivery.id, event.name, data, isolate), activation)
 
     def resource(self, name: str) -> Any:
@@ -138,7 +138,7 @@ class Operations(EditOperations):
             if not self.record.closed:
                 fact = Sent(activation.slot.routine_id, output_type, data, self.job.now())
                 sent(self.record, *fact)
-                if self.noting or self.job.flow.output_handlers:
+                if self.job.listening.everything or self.job.flow.output_handlers:
                     self.job.note(fact, activation)
         self.job.tell()
 
@@ -150,9 +150,9 @@ class Operations(EditOperations):
             if not self.record.closed:
                 fact = Logged(entry, self.job.now())
                 logged(self.record, *fact)
-                if self.noting:
+                if self.job.listening.everything:
                     self.job.note(fact, activation)
-        if self.noting:
+        if self.job.listening.everything:
             self.job.tell()
 
     def own_log(self) -> list[Logged]:

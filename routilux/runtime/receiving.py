@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from ..core.life import input_closed, received
-from ..core.listening import listening
 from ..core.plan import SlotPlan
 from ..core.records import InputClosed, Received
 from ..core.status import JobStatus
@@ -61,7 +60,7 @@ class Receiving(Timed):
             timer = self.timers.pop(_timer_of(fact.slot), None)
             if timer is not None:
                 timer.cancel()
-        if listening.everything:
+        if self.listening.everything:
             self.note(fact)
         self.note_status()
         self._go_on()

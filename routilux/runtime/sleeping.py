@@ -24,12 +24,16 @@ AGAIN = 1_000_000_000  # nanoseconds, after which what the store was not there f
 
 
 class Sleeper(NamedTuple):
-    """A job that waits, of which nothing else is in memory: for what, and the timer that wakes it."""
+    """A job that waits, of which nothing else is in memory: for what, and the timer that wakes it.
+
+    ``taped`` is the job itself, if it has a tape, which the store does not have.
+    """
 
     flow: Any
     head: JobHead
     waits: tuple[Wait, ...]
     timer: Timer | None
+    taped: DurableJob | None
 
 
 class Sleeping(Loading):
@@ -79,8 +83,16 @@ class Sleeping(Loading):
             timer: Timer | None = None
             if dues:
                 timer = self.engine.timers.at(min(dues), partial(self._time_came, job_id))
-            self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer)
+            taped = None if job.tape is None else job
+            self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer, taped)
         job.flow._jobs.forget(job)
+
+    def taped(self, job: DurableJob) -> None:
+        """Keep a job that has got a tape, if it sleeps."""
+        with self._lock:
+            sleeper = self.sleepers.get(job.record.job_id)
+            if sleeper is not None:
+                self.sleepers[job.record.job_id] = sleeper._replace(taped=job)
 
     def awake(self, job: DurableJob) -> None:
         """Keep a job that sleeps, because somebody works for it."""

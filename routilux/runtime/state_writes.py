@@ -83,7 +83,7 @@ class StateWrites(ActingTurn):
             self.check(activation)
             if not self.record.closed:
                 self.put(activation, routine_id, tuple(values), values, (), lambda key: self._seen(routine_id, key))
-        if self.noting:
+        if self.job.listening.everything:
             self.job.tell()
 
     def write_shared(
@@ -113,7 +113,7 @@ class StateWrites(ActingTurn):
             change = make({})
             with lock:
                 written = self._commit(activation, keys, change.values, change.removed, seen)
-            if self.noting:
+            if self.job.listening.everything:
                 self.job.tell()
             return written
         if schema is not None:
@@ -140,7 +140,7 @@ class StateWrites(ActingTurn):
             with lock:
                 _, values, removed = prepared()
                 written = self._commit(activation, keys, values, removed, seen)
-        if self.noting:
+        if self.job.listening.everything:
             self.job.tell()
         return written
 
@@ -177,7 +177,7 @@ class StateWrites(ActingTurn):
         for key in keys:
             self.check_conflict(activation, area, key, seen(key))
         wrote(self.record, area, values, removed)
-        if self.noting:
+        if self.job.listening.everything:
             self.job.note(Wrote(area, values, removed))
         for key in (*values, *removed):
             self.own[area, key] = self.record.revision

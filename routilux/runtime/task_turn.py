@@ -14,7 +14,6 @@ from ..core.job_record import Activation
 from ..core.machine import began, ended, released, suspended
 from ..core.plan import SlotPlan
 from ..core.points import Point, Wait
-from ..core.records import Began
 from ..errors import ContextError
 from ..routine.scope import Scope, current
 from .committing import Committing
@@ -45,13 +44,16 @@ def start_tasks(job: Job, event_loop: EventLoop, make: type[TaskTurn]) -> None:
                     released(record, mailbox)
             else:
                 break
-            asleep = job.asleep.pop(activation.delivery.id, None) if activation is not None else None
+            if activation is None:
+                continue
+            asleep = job.asleep.pop(activation.delivery.id, None)
             if asleep is not None:
+                job.woken.discard(activation.delivery.id)
                 asleep.set()
-            elif activation is not None:
+            else:
                 turn = make(job, activation, event_loop)
-                if turn.noting and not handed_over:
-                    job.note(Began(turn.mailbox.index, activation.started), activation)
+                if job.listening.everything and not handed_over:
+                    job.note_attempt(activation)
                 job.tasks.add(turn)
                 turns.append(turn)
         if job.begun or (record.on_loop and record.open):
@@ -183,7 +185,7 @@ class TaskTurn(Committing):
                     self.release(activation, self.held)
                 spent = at - activation.started - self.nested
                 entry = ended(record, activation, "completed", spent, at, None, False, self.finish_with)
-                if self.noting:
+                if job.listening.everything:
                     self.note_end(activation, "completed", spent, at, None, entry)
             self.following(False)
         job.tell()

@@ -10,7 +10,9 @@ from .audience import Notice
 
 
 def tell(notice: Notice) -> None:
-    """Tell output handlers, receivers of signals and the log."""
+    """Tell those who stream the job, output handlers, receivers of signals and the log."""
+    if notice.job.tape is not None:
+        notice.job.tape.append(notice)
     if isinstance(notice.fact, Sent):
         for handler in notice.job.flow.output_handlers:
             handler(notice.job, notice.fact)

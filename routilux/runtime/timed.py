@@ -102,6 +102,8 @@ class Timed(Informed):
             if timer is not None:
                 timer.cancel()
             woken(record, activation)
+            if self.listening.everything:
+                self.woken.add(activation.delivery.id)
             self.note_status()
             self._go_on()
 

@@ -11,7 +11,6 @@ from typing import Any
 from ..core.job_record import Activation, Mailbox
 from ..core.machine import began, ended, released
 from ..core.plan import SlotPlan
-from ..core.records import Began
 from ..routine.scope import current
 from .calling import called
 from .committing import Committing
@@ -37,7 +36,7 @@ class Turn(Committing):
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
         job, record, gate, now = self.job, self.record, self.job.lock, self.job.now
-        noting, notices = self.noting, job.notices.waiting
+        notices = job.notices.waiting
         left = BATCH
         current.set(self)
         try:
@@ -77,7 +76,7 @@ class Turn(Committing):
                             if self.held:
                                 self.release(activation, self.held)
                             entry = ended(record, activation, "completed", spent, at, None, False, self.finish_with)
-                            if noting:
+                            if job.listening.everything:
                                 self.note_end(activation, "completed", spent, at, None, entry)
                         activation = self.following(left > 1)
                     finally:
@@ -104,8 +103,8 @@ class Turn(Committing):
             activation = began(record, self.mailbox, job.now(), self.thread) if more else None
             if activation is None:
                 released(record, self.mailbox)
-            elif self.noting:
-                job.note(Began(self.mailbox.index, activation.started), activation)
+            elif job.listening.everything:
+                job.note_attempt(activation)
         if job.pressed or job.easing or job.editors or not record.open:
             job.settle()
         return activation
