@@ -751,7 +751,7 @@ def test_h4_a_task_that_reads_a_closed_stream_is_over():
     async def main():
         stream = flow.astream("r0")
         reader = asyncio.ensure_future(collect(stream))
-        while len(stream._tape._kept) < 2 or not stream._tape._bells:
+        while stream.cursor < 2 or not stream._tape._bells:
             await asyncio.sleep(0)
         stream.close()
         return await reader
