@@ -1,9 +1,9 @@
 """The facts of durable jobs, and what is known of turns that have not ended.
 
 In a job without a store every operation of a handler is a fact of its own, and is forgotten once folded. In a durable
-job a turn is a transaction: what a handler does is gathered, and becomes one fact, `Committed`, at the end of the turn
-and at each point inside it. The points of a turn that has not ended are kept, so that it can be run again from its
-start and find each step, wait and edit as it was.
+job a turn is a transaction: what a handler does becomes one fact, `Committed`, at the end of the turn and at each point
+inside it. The points of a turn that has not ended are kept, so that it can be run again from its start and find each
+step, wait and edit as it was.
 """
 
 from __future__ import annotations

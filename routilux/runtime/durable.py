@@ -1,4 +1,4 @@
-"""A turn of a durable job: what its handler does is gathered, and committed at its end and at its points.
+"""A turn of a durable job: what its handler does is put together, and committed at its end and at its points.
 
 A turn that has points and runs again replays them: until its handler is past the last of them, what it does is dropped,
 what it reads is what it read before, and steps return what they returned. `reach` is asked at every point whether it
@@ -19,10 +19,10 @@ from ..core.policy import ErrorStrategy
 from ..core.records import ErrorRecord
 from ..errors import PayloadError, ReplayError
 from ..routine.binding import shortened
+from .batching import COPY, LOOK, PendingBatch
 from .describing import describe
 from .drafts import MISSING
 from .durable_state import DurableState
-from .gathering import COPY, LOOK, Gathering
 
 REPLAYING = (
     "up to its last step or wait, a handler must do the same things in the same order when it runs again: take times, "
@@ -68,7 +68,7 @@ class Durable(DurableState):
         return point
 
     def _clear(self) -> None:
-        held, self.gathered = self.held, Gathering()
+        held, self.pending = self.held, PendingBatch()
         assert self.activation is not None
         self.held = held if self.keeps_emissions(self.activation.slot) else []
 
@@ -85,7 +85,7 @@ class Durable(DurableState):
         return self.job.decode(form, what)
 
     def commit(self, kind: str, name: str | None = None, outcome: Any = None) -> Any:
-        """Commit what was gathered, as a point of this kind. Any thread may call it for the handler, which waits.
+        """Commit what was put together, as a point of this kind. Any thread may call it for the handler, which waits.
 
         Raises what refuses the commit; the activation fails with it then, whatever the handler does.
         """
@@ -103,11 +103,11 @@ class Durable(DurableState):
 
     def _reads(self) -> tuple[Read, ...]:
         """Return what the handler has read since the last point, in the form in which it is kept."""
-        for (area, key), (value, revision) in self.gathered.looked.items():
+        for (area, key), (value, revision) in self.pending.looked.items():
             self._keep_read(area, key, value, revision, LOOK)
         if self.draft is not None:
             self._note_draft(self.draft, self.copied, self.copy_noted, COPY)
-        return tuple(self.gathered.reads)
+        return tuple(self.pending.reads)
 
     def _commit_fact(
         self,
@@ -131,9 +131,9 @@ class Durable(DurableState):
                 raise self.too_late(activation)
             if only_if is not None and not only_if():
                 return REFUSED
-            if self.gathered.areas:
+            if self.pending.areas:
                 self._agree(activation)
-            batch = self.gathered.batch(held)
+            batch = self.pending.batch(held)
             at = outcome[2] if kind == "end" else job.now()
             fact = Committed(delivery, slot.index, activation.started, kind, name, outcome, batch, reads, at)
             if kind == "end" and outcome[5] is not None:
@@ -158,14 +158,14 @@ class Durable(DurableState):
 
     def _agree(self, activation: Activation) -> None:
         """Raise ConflictError for a write that would lose somebody else's; let validators see what others wrote."""
-        gathered, schema = self.gathered, self.schema
-        for (area, key), seen in gathered.seen.items():
+        pending, schema = self.pending, self.schema
+        for (area, key), seen in pending.seen.items():
             self.check_conflict(activation, area, key, seen)
-        own = gathered.own(None)
+        own = pending.own(None)
         if not own or schema is None or not schema.checked.looks_around:
             return
         shared = self.record.shared
-        looked = ((key, gathered.looked.get((None, key))) for key in schema.checked.fields if key not in own)
+        looked = ((key, pending.looked.get((None, key))) for key in schema.checked.fields if key not in own)
         if any(known is not None and shared[key] is not known[0] for key, known in looked):
             fields = {key: value for key, value in own.items() if value is not MISSING}
             own.update(schema.changed(shared, fields, (), {}, self.where(activation.slot)))

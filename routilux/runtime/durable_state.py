@@ -1,4 +1,4 @@
-"""What a turn of a durable job does, gathered until it commits, and what it sees meanwhile.
+"""What a turn of a durable job does, put together until it commits, and what it sees meanwhile.
 
 A turn that runs again up to its last point sees what it saw before: what it read is kept with its points.
 """
@@ -13,10 +13,10 @@ from ..core.job_record import Activation
 from ..core.points import Point, Read, Wait
 from ..core.records import Logged, Sent
 from ..errors import ExecutionError, Suspend
+from .batching import COPY, EDIT, LOOK, PendingBatch, SharedView, over
 from .committing import Committing
 from .drafts import MISSING, Draft, EditDraft
 from .durable_job import DurableJob
-from .gathering import COPY, EDIT, LOOK, Gathering, SharedView, over
 from .read_forms import WHAT, form_of, value_of
 from .state_writes import Area
 
@@ -32,7 +32,7 @@ class DurableState(Committing):
     """
 
     job: DurableJob
-    gathered: Gathering
+    pending: PendingBatch
     points: list[Point]
     place: int
     waits_for: tuple[str, Wait] | None
@@ -44,14 +44,14 @@ class DurableState(Committing):
 
     def prepare(self) -> None:
         """Make ready for the first activation."""
-        self.gathered = Gathering()
+        self.pending = PendingBatch()
         self.shared = SharedView(self)
 
     def begin(self, activation: Activation) -> None:
         """Make ready for an activation."""
         self.held = []
-        if not self.gathered.clean:
-            self.gathered = Gathering()
+        if not self.pending.clean:
+            self.pending = PendingBatch()
         points = self.record.points
         self.points = points.get(activation.delivery.id, NO_POINTS)[:] if points else NO_POINTS
         self.place = 0
@@ -85,7 +85,7 @@ class DurableState(Committing):
             f"'Exception', never 'BaseException'); what a 'finally' block does to the job meanwhile is refused"
         )
 
-    # --- what the handler does, gathered ------------------------------------------------------------------------------
+    # --- what the handler does ----------------------------------------------------------------------------------------
 
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine when the turn commits; it does by itself when many wait for that."""
@@ -115,27 +115,27 @@ class DurableState(Committing):
         self.check(activation)
         if not isinstance(output_type, str):
             raise ExecutionError(f"{self.where(activation.slot)}: output_type must be a string, not {output_type!r}")
-        self.gathered.outputs.append(Sent(activation.slot.routine_id, output_type, copy_payload(data), self.job.now()))
+        self.pending.outputs.append(Sent(activation.slot.routine_id, output_type, copy_payload(data), self.job.now()))
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append to the shared log when the turn commits."""
         self.check(self.acting("append_to_shared_log()"))
-        self.gathered.log.append(Logged(entry, self.job.now()))
+        self.pending.log.append(Logged(entry, self.job.now()))
 
     def own_log(self) -> list[Logged]:
         """Return what this turn has logged and not yet committed."""
-        return self.gathered.log
+        return self.pending.log
 
     # --- the state, as this turn sees it ------------------------------------------------------------------------------
 
     def note_read(self, area: Area, key: str | None) -> None:
         """Remember which revision was read: that of the first look since the last point."""
-        known = self.gathered.looked.get((area, key))
+        known = self.pending.looked.get((area, key))
         self.reads[area, key] = self.record.revision if known is None else known[1]
 
     def look(self, area: Area, key: str, *, noting: bool = True) -> tuple[Any, int]:
         """Return the value of a key as this turn sees it, `MISSING` if it is not there, and of which revision it is."""
-        own = self.gathered.own(area)
+        own = self.pending.own(area)
         if key in own:
             return own[key], self.record.revision
         value, revision = self._looked(area, key)
@@ -144,7 +144,7 @@ class DurableState(Committing):
         return value, revision
 
     def _looked(self, area: Area, key: str | None) -> tuple[Any, int]:
-        looked = self.gathered.looked
+        looked = self.pending.looked
         known = looked.get((area, key))
         if known is None and key is not None and (area, None) in looked:
             whole, revision = looked[area, None]
@@ -166,7 +166,7 @@ class DurableState(Committing):
     def _as_looked(self, area: Area, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values as they are, but those that this turn has looked at since its last point as they were."""
         found = dict(values)
-        for (looked_area, key), (value, _) in self.gathered.looked.items():
+        for (looked_area, key), (value, _) in self.pending.looked.items():
             if looked_area == area and key is not None:
                 found[key] = value
         return {key: value for key, value in found.items() if value is not MISSING}
@@ -179,7 +179,7 @@ class DurableState(Committing):
         return self._as_shown(area, key, super()._seen(area, key))
 
     def _as_shown(self, area: Area, key: str, seen: int) -> int:
-        known = self.gathered.looked.get((area, key))
+        known = self.pending.looked.get((area, key))
         return seen if known is None else min(seen, known[1])
 
     def _recalled(self, area: Area, key: str | None) -> tuple[Any, int] | None:
@@ -199,14 +199,14 @@ class DurableState(Committing):
 
     def routine_state(self, routine_id: str) -> dict[str, Any] | None:
         """Return the values of a routine's state as this turn sees it; None when it has none."""
-        own = self.gathered.own(routine_id)
+        own = self.pending.own(routine_id)
         state, revision = self._looked(routine_id, None)
         self.reads[routine_id, None] = revision
         return None if state is None and not own else over(state or {}, own)
 
     def snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
         """Return the values of the state as this turn sees them, and their revision."""
-        own, schema = self.gathered.own(None), self.schema
+        own, schema = self.pending.own(None), self.schema
         if read:
             values, revision = self._looked(None, None)
             self.reads[None, None] = revision
@@ -246,7 +246,7 @@ class DurableState(Committing):
 
     def path_seen(self, key: str) -> int:
         """Return the revision of a key that a change of a part of its value builds on."""
-        looked = self.gathered.looked.get((None, key))
+        looked = self.pending.looked.get((None, key))
         return max(self.seen(key), -1 if looked is None else looked[1])
 
     def put(
@@ -260,8 +260,8 @@ class DurableState(Committing):
     ) -> None:
         """Gather a write; whether it loses somebody else's is known when it is committed."""
         for key in keys:
-            self.gathered.seen.setdefault((area, key), seen(key))
-        self.gathered.put(area, values, removed)
+            self.pending.seen.setdefault((area, key), seen(key))
+        self.pending.put(area, values, removed)
 
     # --- edits --------------------------------------------------------------------------------------------------------
 
@@ -273,13 +273,13 @@ class DurableState(Committing):
                 if read.source == EDIT and read.key is not None:
                     values[read.key] = self._decoded(read)
         self.edit_base = values
-        values = over(values, self.gathered.own(None))
+        values = over(values, self.pending.own(None))
         return values if self.schema is None else self.schema.fields_of(values)
 
     def writes_pending(self) -> bool:
         """Whether this turn has written to the shared data and not committed that."""
         self.commit_draft()
-        return bool(self.gathered.own(None))
+        return bool(self.pending.own(None))
 
     def _commit_edit(self, draft: EditDraft) -> None:
         self._note_draft(draft, self.edit_base, set(), EDIT)
@@ -299,9 +299,9 @@ class DurableState(Committing):
         elif value is not MISSING:
             form = form_of(self.job, self.schema, key, value)
         if form is not None:
-            self.gathered.reads.append(Read(area, key, form, revision, source))
+            self.pending.reads.append(Read(area, key, form, revision, source))
 
     def drop(self) -> None:
-        """Forget what was gathered."""
-        self.gathered = Gathering()
+        """Forget what was put together."""
+        self.pending = PendingBatch()
         self.held = []

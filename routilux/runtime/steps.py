@@ -70,7 +70,7 @@ class Stepping(Protocol):
         """Come to a point; return it if the handler has been there before."""
 
     def commit(self, kind: str, name: str | None = None, outcome: Any = None) -> Any:
-        """Commit what was gathered, as a point of this kind."""
+        """Commit what was put together, as a point of this kind."""
 
     def is_over(self, point: Point) -> bool:
         """Whether what a point waits for has come."""

@@ -20,7 +20,7 @@ from .state_writes import Area
 LOOK, COPY, EDIT = "look", "copy", "edit"
 
 
-class Gathering:
+class PendingBatch:
     """The batch that a turn is making.
 
     ``areas`` are the values to write by area and key, `MISSING` for a key to be removed; ``seen`` the revisions that
@@ -40,11 +40,11 @@ class Gathering:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was gathered or read."""
+        """Whether nothing was done or read."""
         return not (self.areas or self.looked or self.log or self.outputs or self.seen or self.reads)
 
     def put(self, area: Area, values: Mapping[str, Any], removed: tuple[str, ...]) -> None:
-        """Gather a write."""
+        """Take in a write."""
         own = self.areas.setdefault(area, {})
         own.update(values)
         own.update(dict.fromkeys(removed, MISSING))
@@ -99,7 +99,7 @@ class SharedView(Mapping[str, Any]):
         return isinstance(key, str) and self.get(key, MISSING) is not MISSING
 
     def __iter__(self) -> Iterator[str]:
-        return iter(over(self._turn.record.shared, self._turn.gathered.own(None)))
+        return iter(over(self._turn.record.shared, self._turn.pending.own(None)))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
