@@ -21,5 +21,6 @@ napoleon_numpy_docstring = False
 nitpick_ignore_regex = [
     ("py:.*", r"(collections\.abc|datetime|networkx|os|pathlib|pydantic|threading)\..*"),
     # Parts that the library makes for itself, in the signatures of objects that only it constructs.
+    ("py:.*", r"P"),  # the parameters of some function, as type checkers write them
     ("py:.*", r"routilux\.(core|routine|runtime|store|workflow)\..*"),
 ]

@@ -285,6 +285,29 @@ def test_what_is_no_mapping_is_one_error(emits, value, message):
         state.raise_for_status()
 
 
+def passing_on(function):
+    """Decorate a function in a way that hides of which kind it is."""
+
+    @functools.wraps(function)
+    def outer(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"), [(count, "generator"), (count_later, "async_generator"), (double_later, "coroutine")]
+)
+def test_a_function_that_hides_its_kind_is_one_error(function, kind):
+    flow, sink = before(routine(passing_on(function)))
+    state = flow.execute("f", {"value": 1})
+    assert (state.status, sink.got) == ("failed", [])
+    with pytest.raises(
+        PayloadError, match=rf"^flow 'f': routine 'f': function \w+ has returned a {kind}, whose body has"
+    ):
+        state.raise_for_status()
+
+
 def test_b3_the_event_is_typed_by_what_the_function_is_annotated_to_return():
     def kind(annotation, body=double, emits="value"):
         def function(value: int): ...
@@ -311,6 +334,7 @@ def test_b3_the_event_is_typed_by_what_the_function_is_annotated_to_return():
     for annotation in (Iterator[int], Iterable[int], Generator[int, None, str]):
         assert kind(annotation, count) == {"value": int}
     assert kind(Iterator[int | None], count) == {"value": int | None}
+    assert kind(Iterator[None], count) == {"value": None}
     assert kind(AsyncIterator[Order], count_later) == {"value": Order}
     assert kind(Iterator, count) == kind(Any, count) == kind(list[int], count) == {}
     assert kind(Scored, emits=("name", "score", "more")) == {"name": str, "score": float}

@@ -39,6 +39,7 @@ from .slot import MergeFunction, P, R, Slot, SlotOptions
 ITERATORS = (AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator)
 UNIONS = (typing.Union, types.UnionType)
 NOTHING = (type(None), Never, NoReturn)
+UNFINISHED = (types.GeneratorType, types.AsyncGeneratorType, types.CoroutineType)
 EMPTY = inspect.Signature.empty
 
 Emits = str | Iterable[str] | None
@@ -145,7 +146,7 @@ def _class_of(
     function: Callable[..., Any], names: Mapping[str, Any], emits: Emits, options: Mapping[str, Any]
 ) -> type[FunctionRoutine[..., Any]]:
     """Return the class of the routine that a function becomes; ``names`` are known to its annotations."""
-    if not inspect.isroutine(function) or isinstance(function, (staticmethod, classmethod)):
+    if not inspect.isroutine(function) or isinstance(function, (staticmethod, classmethod, functools.partial)):
         raise DeclarationError(f"a routine is made of a function (def or async def), not of {function!r}")
     name = function.__name__
     where = f"routine {name!r}"
@@ -158,14 +159,15 @@ def _class_of(
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
         raise DeclarationError(f"{where}: the parameters of {function!r} cannot be read") from error
-    output = _event(emits, _emitted(function, signature, names, where), where)
+    kind = _emitted(function, signature, names, where)
+    silent = not _yields(function) and any(kind is each for each in NOTHING)
     body = {
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
         "__doc__": function.__doc__,
         "_function": staticmethod(function),
         "input": SlotMethod(_Handler(function, _of_handler(function, signature, names, where), emits), None, checked),
-        **({} if output is None else {"output": output}),
+        **({} if silent else {"output": _event(emits, kind, f"{where}: emits")}),
     }
     return cast("type[FunctionRoutine[..., Any]]", type(name, (FunctionRoutine,), body))
 
@@ -184,6 +186,10 @@ def _of_handler(
 # --- what is emitted ----------------------------------------------------------------------------------------------
 
 
+def _yields(function: Callable[..., Any]) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
 def _emitted(function: Callable[..., Any], signature: inspect.Signature, names: Mapping[str, Any], where: str) -> Any:
     """Return the type of what is emitted, Any when that is not annotated or cannot be resolved."""
     try:
@@ -192,7 +198,7 @@ def _emitted(function: Callable[..., Any], signature: inspect.Signature, names: 
         return Any
     if annotation is EMPTY:
         return Any
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if _yields(function):
         items = typing.get_args(annotation)
         return items[0] if items and typing.get_origin(annotation) in ITERATORS else Any
     if typing.get_origin(annotation) in UNIONS:  # None is never emitted
@@ -201,11 +207,8 @@ def _emitted(function: Callable[..., Any], signature: inspect.Signature, names: 
     return annotation
 
 
-def _event(emits: Any, kind: Any, where: str) -> Event | None:
-    """Return the event of a function that emits things of a kind, None when it never emits anything."""
-    if any(kind is each for each in NOTHING):
-        return None
-    where = f"{where}: emits"
+def _event(emits: Any, kind: Any, where: str) -> Event:
+    """Return the event of a function that emits things of a kind."""
     if emits is None:
         return Event._of("", None, where)
     if isinstance(emits, str):
@@ -231,12 +234,12 @@ class _Handler:
         vars(self).update(__doc__=function.__doc__)
 
     def __get__(self, routine: FunctionRoutine[..., Any], owner: type) -> Any:
-        handle = self._handle(functools.partial(self.emit, routine))
+        handle = self._handle(functools.partial(self._emit, routine), functools.partial(self._emit_result, routine))
         functools.update_wrapper(handle, self.function, updated=())
         handle.__signature__ = self.signature
         return handle
 
-    def _handle(self, emit: Callable[[Any], None]) -> Any:
+    def _handle(self, emit: Callable[[Any], None], emit_result: Callable[[Any], None]) -> Any:
         function = self.function
         handle: Any
         if inspect.isgeneratorfunction(function):
@@ -256,30 +259,41 @@ class _Handler:
         elif inspect.iscoroutinefunction(function):
 
             async def handle(**given: Any) -> None:
-                result = await function(**given)
-                if result is not None:
-                    emit(result)
+                emit_result(await function(**given))
 
         else:
 
             def handle(**given: Any) -> None:
-                result = function(**given)
-                if result is not None:
-                    emit(result)
+                emit_result(function(**given))
 
         return handle
 
-    def emit(self, routine: FunctionRoutine[..., Any], value: Any) -> None:
+    def _emit_result(self, routine: FunctionRoutine[..., Any], value: Any) -> None:
+        """Emit what the function has returned."""
+        if isinstance(value, UNFINISHED):
+            if isinstance(value, types.CoroutineType):
+                value.close()
+            raise PayloadError(
+                f"{self._where(routine)} has returned a {type(value).__name__}, whose body has not run; put @routine "
+                f"right above the function that yields or awaits"
+            )
+        if value is not None:
+            self._emit(routine, value)
+
+    def _emit(self, routine: FunctionRoutine[..., Any], value: Any) -> None:
         """Emit what the function has returned, or yielded."""
         if isinstance(self.emits, str):
             routine.emit("output", **{self.emits: value})
         elif isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
             routine.emit("output", **value)
         else:
-            ctx = routine.get_execution_context()
-            where = "" if ctx is None else f"flow {ctx.flow_id!r}: routine {ctx.routine_id!r}: "
             keys = "" if self.emits is None else f" with the keys {', '.join(map(repr, self.emits))}"
             raise PayloadError(
-                f"{where}function {self.function.__qualname__} must give a mapping of names to values{keys}, "
-                f"because of emits={self.emits!r}, and not {shortened(value)}"
+                f"{self._where(routine)} must give a mapping of names to values{keys}, because of "
+                f"emits={self.emits!r}, and not {shortened(value)}"
             )
+
+    def _where(self, routine: FunctionRoutine[..., Any]) -> str:
+        ctx = routine.get_execution_context()
+        where = "" if ctx is None else f"flow {ctx.flow_id!r}: routine {ctx.routine_id!r}: "
+        return f"{where}function {self.function.__qualname__}"

@@ -164,10 +164,11 @@ class Operations(EditOperations):
             event = slot.node.events[event_name]
         except (KeyError, TypeError):  # unknown, or not even hashable
             raise self._undeclared(slot, event_name, params) from None
-        if event.params is not None and not params.keys() <= event.params:
-            raise self._undeclared(slot, event_name, params)
-        if event.validators is not None:
-            self._validate(slot, event, event.validators, params)
+        if event.params is not None:
+            if not params.keys() <= event.params:
+                raise self._undeclared(slot, event_name, params)
+            if event.validators is not None:
+                self._validate(slot, event, event.validators, params)
         return event
 
     def _validate(
