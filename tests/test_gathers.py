@@ -854,7 +854,7 @@ class Run:
             assert not any(record.gathers.held)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(plans(), st.lists(st.integers(0, 1000), min_size=150, max_size=400))
 def test_whatever_happens_a_gather_is_closed_when_nothing_can_reach_it_and_not_before(plan, choices):
     run = Run(plan, choices).go()
