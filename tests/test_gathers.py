@@ -30,7 +30,7 @@ from routilux.core.fold import apply, fold
 from routilux.core.foresight import status_after
 from routilux.core.job_record import JobRecord
 from routilux.core.points import Batch, Committed, Emission
-from routilux.core.records import InputClosed, Paused, Received, Resumed, Started
+from routilux.core.records import Began, Emitted, Ended, ErrorRecord, InputClosed, Paused, Received, Resumed, Started
 from routilux.core.status import JobStatus
 
 IN_MEMORY, DURABLE = "in memory", "durable"
@@ -753,9 +753,11 @@ def plans(draw):
 class Run:
     """One history of a durable job, drawn at random: facts are applied one by one, and the record is checked."""
 
+    durable = True
+
     def __init__(self, plan, choices):
         self.plan = plan
-        self.record = JobRecord(plan=plan, job_id="job", epoch=0, created=0, durable=True)
+        self.record = JobRecord(plan=plan, job_id="job", epoch=0, created=0, durable=self.durable)
         self.choices = iter(choices)
         self.facts = []
         self.clock = 0
@@ -790,7 +792,8 @@ class Run:
             options += [lambda: self.apply(Resumed(self.tick()))] * 3
         if record.status is JobStatus.RUNNING and next(self.choices) % 9 == 0:
             options.append(lambda: self.apply(Paused("a break")))
-        options += [lambda box=box: self.handle(box) for box in record.mailboxes if box.queue and record.open] * 3
+        ready = [box for box in record.mailboxes if (box.queue or box.resumed) and record.open]
+        options += [lambda box=box: self.handle(box) for box in ready] * 3
         for slot in self.plan.inputs:
             if slot.index in record.inputs:
                 options.append(lambda slot=slot: self.receive(slot))
@@ -837,8 +840,9 @@ class Run:
         if record.gathers is None:
             return
         assert record.gathers == recounted(record)
-        busy = [each.slot.index for box in record.mailboxes for each in box.queue]
-        busy += [each.slot.index for each in record.running.values()]
+        assert not any(record.gathers.full(number) for number in range(len(reach.slots))), "what is full is delivered"
+        busy = [each.slot.index for box in record.mailboxes for each in (*box.queue, *box.resumed)]
+        busy += [each.slot.index for each in (*record.running.values(), *record.stopped)]
         coming = [*record.inputs, *(r.slot.index for held in record.deferred for r in held.event.routes)]
         for number, slot in enumerate(reach.slots):
             mine = slot.index
@@ -849,9 +853,53 @@ class Run:
                 if other != number and there and not back:
                     ahead += record.gathers.held[other]
             assert ahead == record.gathers.ahead[number]
-            assert ahead or not record.gathers.held[number], "what nothing can complete is closed"
+            if record.status is not JobStatus.FAILED:
+                assert ahead or not record.gathers.held[number], "what nothing can complete is closed"
         if record.status is JobStatus.COMPLETED:
             assert not any(record.gathers.held)
+
+
+class RunInMemory(Run):
+    """One history of a job without a store, in which turns fail and take back what they have emitted."""
+
+    durable = False
+
+    def options(self):
+        record = self.record
+        if record.status is JobStatus.FAILED and not record.running:
+            return [lambda: self.apply(Resumed(self.tick()))]
+        if record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED):
+            return []
+        options = [option for option in super().options() if record.status is not JobStatus.FAILED]
+        for activation in record.running.values():
+            doings = [self.emit, self.emit, self.emit, self.end, self.end] if len(self.facts) < 60 else [self.end]
+            options += [lambda doing=doing, it=activation: doing(it) for doing in doings]
+        return options
+
+    def handle(self, box):
+        self.apply(Began(box.index, self.tick()))
+
+    def emit(self, activation):
+        self.apply(Emitted(activation.delivery.id, "e", self.payload(), False, self.tick()))
+
+    def end(self, activation):
+        stop = next(self.choices) % 4 == 0 and len(self.facts) < 90
+        error = ErrorRecord("Boom", "it broke", "") if stop else None
+        at = self.tick()
+        self.apply(Ended(activation.delivery.id, "failed" if stop else "completed", 1, at, error, stop, None))
+
+    def apply(self, fact):
+        apply(self.record, fact)
+        self.facts.append(fact)
+        self.check()
+
+
+@settings(max_examples=120)
+@given(plans(), st.lists(st.integers(0, 1000), min_size=150, max_size=400))
+def test_t3_whatever_is_taken_back_a_group_is_delivered_when_it_is_full(plan, choices):
+    run = RunInMemory(plan, choices).go()
+    again = JobRecord(plan=plan, job_id="job", epoch=0, created=0)
+    assert fold(again, run.facts) == run.record
 
 
 @settings(max_examples=120)

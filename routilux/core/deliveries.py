@@ -155,7 +155,7 @@ def release_deferred(record: JobRecord, at: int) -> None:
         _count_deferred(record, event, -1)
 
 
-def withdraw(record: JobRecord, origin: int) -> None:
+def withdraw(record: JobRecord, origin: int, at: int) -> None:
     """Take back what a failed turn emitted and nobody has begun to handle."""
     gathers = record.gathers
     for mailbox in record.mailboxes:
@@ -169,6 +169,9 @@ def withdraw(record: JobRecord, origin: int) -> None:
             _withdrawn(gathers, delivery, origin)
     if gathers is not None:
         gathers.withdraw(origin)
+        for number, slot in enumerate(gathers.reach.slots):  # groups that were broken up may make others full
+            for parts in gathers.full(number):
+                _put_together(record, gathers, slot, parts, at)
     for held in record.deferred:
         if held.origin == origin:
             _count_deferred(record, held.event, -1)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-from .plan import COUNT, ERROR, SOURCES, Gather, Reach, SlotPlan
+from .plan import ALL, COUNT, ERROR, SOURCES, Gather, Reach, SlotPlan
 
 Group = dict[str, "deque[Part]"]  # parts by source, those of one source in the order in which they came
 
@@ -74,19 +74,25 @@ class Gathers:
             waiting = group[source] = deque()
         waiting.append(part)
         self._held(number, 1)
-        if gather.mode == COUNT and len(waiting) >= gather.count:
-            return self._take(number, key, [waiting.popleft() for _ in range(gather.count)])
-        if gather.mode == SOURCES and len(group) == len(self.reach.sources[number]):
-            return self._take(number, key, [each.popleft() for each in group.values()])
-        return []
+        return self._take(number, key, group, gather) if self._is_full(number, gather, group) else []
+
+    def _is_full(self, number: int, gather: Gather, group: Group) -> bool:
+        if gather.mode == SOURCES:
+            return len(group) == len(self.reach.sources[number])
+        return gather.mode == COUNT and len(group[""]) >= gather.count
 
     def _held(self, number: int, change: int) -> None:
         self.held[number] += change
         self.count(self.reach.parts[number], change)
 
-    def _take(self, number: int, key: Any, parts: list[Part]) -> list[Part]:
-        """Tidy up after a group of which these parts were taken."""
-        group = self.groups[number].pop(key)
+    def _take(self, number: int, key: Any, group: Group, gather: Gather) -> list[Part]:
+        """Take as many parts of a full group as make it full."""
+        if gather.mode == COUNT:
+            waiting = group[""]
+            parts = [waiting.popleft() for _ in range(gather.count)]
+        else:
+            parts = [waiting.popleft() for waiting in group.values()]
+        del self.groups[number][key]
         left = {source: waiting for source, waiting in group.items() if waiting}
         if left:
             self.groups[number][key] = left
@@ -129,6 +135,15 @@ class Gathers:
             if len(waiting) > 1 and waiting[-2].number > part.number:
                 group[part.source if gather.mode == SOURCES else ""] = deque(sorted(waiting))
             self._held(number, 1)
+
+    def full(self, number: int) -> list[list[Part]]:
+        """Take the parts of all groups that are full, as they are to be delivered together, the oldest first."""
+        gather, batches = self.reach.slots[number].gather, list[list[Part]]()
+        assert gather is not None
+        for key in list(self.groups[number]) if gather.mode != ALL else ():
+            while (group := self.groups[number].get(key)) is not None and self._is_full(number, gather, group):
+                batches.append(self._take(number, key, group, gather))
+        return sorted(batches, key=lambda parts: parts[0].number)
 
     def withdraw(self, origin: int) -> None:
         """Take back the parts that a failed turn has emitted."""

@@ -176,7 +176,7 @@ def ended(
             record.stopped.append(activation.later(spent))
             _keep_points(record, activation, points)
         else:
-            withdraw(record, activation.delivery.id)
+            withdraw(record, activation.delivery.id, at)
             record.stopped.append(activation.anew())
         if record.status is not JobStatus.FAILED:
             fail(record, error, at)
