@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
-
-import orjson
 
 from ..core.points import Answered, Published
 from ..core.status import JobStatus
 from ..errors import RoutiluxError, StoreError
-from ..store.base import Inbox, JobHead, fits
+from ..store.base import FactStore, Inbox, JobHead, Message, fits
 from ..store.known_types import KnownTypes
 from ..store.values import Writer
 from .durable_job import DurableJob
 from .invoking import answer_of
 from .job import PARENT_CANCELLED, Job
+from .messages import do_what_it_asks, message
 from .owning import RESUMABLE, UNFINISHED
 from .sleeping import Sleeping
 
@@ -26,6 +26,43 @@ logger = logging.getLogger("routilux")
 
 class Corresponding(Sleeping):
     """The correspondence of one engine. For the arguments see `Keeping`."""
+
+    def __init__(self, engine: Any, store: FactStore, lease: float, patience: float) -> None:
+        super().__init__(engine, store, lease, patience)
+        self._seeing_to = threading.RLock()  # what was sent first is seen to first
+
+    def see_to(self, job: DurableJob, asked: Message) -> None:
+        """Do what a message asks of a job that runs here. Raises StoreError when that cannot be kept."""
+        with self._seeing_to:
+            try:
+                do_what_it_asks(job, asked, self)
+            except StoreError:
+                raise
+            except RoutiluxError as error:
+                logger.warning("a message to job %r is of no use: %s", asked.job_id, error)
+
+    def messages_to(self, jobs: Collection[str]) -> dict[str, list[Message]]:
+        """Return the messages that lie in the inbox for jobs, by job, in the order in which they were sent."""
+        found: dict[str, list[Message]] = {}
+        store = self.engine.store
+        if jobs and fits(store, Inbox):
+            for each in store.receive(0):
+                if each.job_id in jobs:
+                    found.setdefault(each.job_id, []).append(each)
+        return found
+
+    def attend(self, job: DurableJob) -> None:
+        """See to the messages that lie in the inbox for a job that runs here, before something else is done to it.
+
+        Raises StoreError when the inbox cannot be read, or what a message asks for cannot be kept.
+        """
+        job_id = job.record.job_id
+        with self._seeing_to:
+            messages = self.messages_to({job_id}).get(job_id, [])
+            for each in messages:
+                self.see_to(job, each)
+            if messages:
+                self.engine.store.discard([each.number for each in messages])
 
     def tell_parent(self, job: Job) -> None:
         """Tell the job that waits for this one how it has ended."""
@@ -140,8 +177,3 @@ class Corresponding(Sleeping):
         if not fits(store, Inbox):
             raise StoreError(f"{type(store).__name__} has no inbox, through which other processes could be reached")
         store.send(messages)
-
-
-def message(**parts: Any) -> bytes:
-    """Return the body of a message to a job."""
-    return orjson.dumps(parts)

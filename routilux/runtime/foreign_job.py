@@ -57,10 +57,16 @@ class ForeignJob(Job):
     def cancel_unless_ended(self, reason: str) -> None:
         """Leave the job alone: it is another process's to cancel when that ends."""
 
+    def _here(self) -> Any:
+        """Return the job that runs here by now, after it was given what was sent to it before; None when none does."""
+        live = self.engine.keeping.find(self.record.job_id)
+        if live is not None:
+            self.engine.keeping.attend(live)
+        return live
+
     def receive(self, slot: SlotPlan, payload: dict[str, Any], isolate: bool, message: int = 0) -> None:
         """Have whoever runs the job take in a delivery."""
-        keeping = self.engine.keeping
-        live = keeping.find(self.record.job_id)
+        keeping, live = self.engine.keeping, self._here()
         if live is not None:
             live.receive(slot, payload, isolate)
             return
@@ -71,8 +77,7 @@ class ForeignJob(Job):
 
     def close_input(self, slot: SlotPlan, message: int = 0) -> None:
         """Have whoever runs the job close an input."""
-        keeping = self.engine.keeping
-        live = keeping.find(self.record.job_id)
+        keeping, live = self.engine.keeping, self._here()
         if live is not None:
             live.close_input(slot)
         elif not keeping.refresh(self):

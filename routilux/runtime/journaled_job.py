@@ -45,6 +45,9 @@ class Keeper(Protocol):
     def awake(self, job: Any) -> None:
         """Somebody works for a job, or will."""
 
+    def attend(self, job: Any) -> None:
+        """See to the messages that lie in the inbox for a job."""
+
     def taped(self, job: Any) -> None:
         """A job has a tape."""
 

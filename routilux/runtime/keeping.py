@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,10 +20,11 @@ from ..core.status import JobStatus
 from ..errors import ExecutionError, PoisonError, RoutiluxError, StaleWriterError, StoreError
 from ..store.base import Claimed, FactStore, Inbox, JobHead, fits
 from ..store.journal import Journal
-from .corresponding import Corresponding, message
+from .corresponding import Corresponding
 from .durable_job import DurableJob
 from .holding import refuse_inside, refuse_on_loop
 from .job import PARENT_CANCELLED, Job
+from .messages import message
 from .origin import origin_of
 from .owning import RESUMABLE, UNFINISHED
 from .write_behind import WriteBehind
@@ -178,6 +179,7 @@ class Keeping(Corresponding):
         except RoutiluxError:
             self.store.let_go(self.owner, [each.head.job_id for each in claimed])
             raise
+        asked = self.messages_to({job.record.job_id for job, _ in taken})
         for job, deaths in taken:
             if job.record.status is JobStatus.FAILED:  # it rests until it is resumed
                 self.live[job.record.job_id] = job
@@ -188,7 +190,7 @@ class Keeping(Corresponding):
             elif deaths == FATAL_DEATHS - 1 and self.detect_poison:
                 self.suspects.append(job)
             else:
-                self.go_on(job)
+                self.go_on(job, asked)
         self.run_suspect()
         return [job for job, _ in taken]
 
@@ -203,8 +205,8 @@ class Keeping(Corresponding):
         parent = job.record.parent_job_id
         return parent is not None and any(head.status == "cancelled" for head in self.store.heads(job_id=parent))
 
-    def go_on(self, job: DurableJob) -> None:
-        """Let the handlers of a job that was taken up start."""
+    def go_on(self, job: DurableJob, asked: Collection[str]) -> None:
+        """Let the handlers of a job that was taken up start; ``asked`` are the jobs that there are messages for."""
         job.flow._jobs.count(job)
         if self._orphaned(job):
             job.cancel_unless_ended(PARENT_CANCELLED)
@@ -212,6 +214,8 @@ class Keeping(Corresponding):
         for activation in list(job.record.waiting.values()):
             if activation.wait is not None:
                 self.look_after(job, activation.wait.jobs)
+        if job.record.job_id in asked:
+            self.attend(job)
         job.go_on()
 
     def run_suspect(self) -> None:
@@ -221,7 +225,7 @@ class Keeping(Corresponding):
             job = self.suspects.pop(0) if self.suspects and not busy else None
             self._alone = job or self._alone
         if job is not None:
-            self.go_on(job)
+            self.go_on(job, {job.record.job_id})
 
     @property
     def set_apart(self) -> bool:

@@ -10,15 +10,9 @@ import threading
 import time
 from typing import Any
 
-import orjson
-
-from ..core.copying import needs_copy
-from ..core.points import Published
-from ..core.status import JobStatus
-from ..errors import RoutiluxError, StatusError, StoreError
-from ..store.base import Inbox, Message, fits
+from ..errors import RoutiluxError, StoreError
+from ..store.base import Inbox, fits
 from .durable_job import DurableJob
-from .job_state import JobState
 from .owning import UNFINISHED
 
 logger = logging.getLogger("routilux")
@@ -108,12 +102,7 @@ class Serving:
         for each in messages:
             job = keeping.find(each.job_id) or taken.get(each.job_id)  # one that has failed does not stay
             if job is not None:
-                try:
-                    self._see_to(job, each)
-                except StoreError:
-                    raise
-                except RoutiluxError as error:
-                    logger.warning("a message to job %r is of no use: %s", each.job_id, error)
+                keeping.see_to(job, each)
             if job is not None or keeping.is_final(each.job_id):
                 done.append(each.number)
         if done:
@@ -126,40 +115,3 @@ class Serving:
             return False
         self._tried[job_id] = now
         return True
-
-    def _see_to(self, job: DurableJob, message: Message) -> None:
-        """Do what a message asks for, once."""
-        if message.number <= job.record.inbox:
-            return
-        what = orjson.loads(message.body)
-        do = what["do"]
-        if do == "publish":
-            job.publish(Published(what["topic"], what["form"], what["keep"], message.number))
-            return
-        if do in ("send", "close_input"):
-            self._take_in(job, what, message.number)
-            return
-        if do == "answer":
-            self._keeping.answer(job, what["job"], what["answer"])
-        elif do == "cancel":
-            job.cancel_unless_ended(what["reason"])
-        elif do == "pause":
-            job.pause(what["reason"])
-        elif do == "resume" and job.record.status in (JobStatus.PAUSED, JobStatus.FAILED):
-            job.flow.resume(JobState(job))
-        elif do not in ("run", "resume"):
-            raise StatusError(f"nobody knows how to {do!r}")
-        if do != "run" and not job.record.status.ended:
-            job.noted(message.number)
-
-    def _take_in(self, job: DurableJob, what: dict[str, Any], number: int) -> None:
-        """Give a job what came for one of its slots."""
-        node = job.plan.nodes.get(what["routine"])
-        slot = None if node is None else node.slots.get(what["slot"])
-        if slot is None:
-            raise StatusError(f"the flow has no slot '{what['routine']}.{what['slot']}'")
-        if what["do"] == "close_input":
-            job.close_input(slot, number)
-            return
-        payload = job.decode(what["form"], f"what is sent to '{slot.routine_id}.{slot.name}'")
-        job.receive(slot, payload, job.plan.copy_payloads and needs_copy(payload), number)
