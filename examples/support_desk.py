@@ -88,7 +88,7 @@ class Approval(Routine):
     def draft(self, ticket: int, text: str, refund: int) -> None:
         self.send_output("question", ticket=ticket, text=text, refund=refund)
 
-    @slot(gather="sources", key="ticket", external=True)
+    @slot(gather="sources", key="ticket", rest="drop", external=True)
     def decision(self, ticket: int, text: str, approved: bool) -> None:
         self.decided.emit(ticket=ticket, text=text if approved else "We are sorry, but cannot give your money back.")
 
@@ -190,7 +190,10 @@ def asked(question: dict[str, Any]) -> bool:
 
 def decide(flow: Flow, engine: Engine, ticket: int, *, approved: bool) -> None:
     """Tell the job, which another process runs, what was decided."""
-    flow.send(engine.get(JOB), "approval", "decision", ticket=ticket, approved=approved)
+    job_state = engine.get(JOB)
+    if not job_state.status.ended and ticket not in [each["ticket"] for each in open_questions(job_state)]:
+        raise ExecutionError(f"nobody waits for a decision about ticket {ticket}")
+    flow.send(job_state, "approval", "decision", ticket=ticket, approved=approved)
     print(f"told the desk about ticket {ticket}")
 
 
@@ -207,8 +210,11 @@ def main() -> None:
     if given.database is None:
         if ticket is not None:
             parser.error("a decision needs the --database that the desk uses")
-        with make_flow() as flow:
-            run(flow, messages, ask=True)
+        try:
+            with make_flow() as flow:
+                run(flow, messages, ask=True)
+        except EOFError:
+            parser.exit(1, "\nnobody answers, and the desk is closed\n")
         return
     with Engine(store=open_store(f"sqlite:///{given.database}")) as engine:
         flow = make_flow(engine)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from annotated_types import MinLen
 from parts import LONG, Signal, Sink, Source, Step
 from test_gathers import Joint
 
@@ -353,6 +355,70 @@ def test_what_does_not_fit_is_refused_and_the_job_knows_nothing_of_it(engine, pl
     flow.cancel(state)
 
 
+def approval_flow(engine, **options):
+    """Return a flow with a draft that waits for a word from outside; and the job, which waits."""
+    seen = []
+
+    class Approval(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("input", handler=self.take, external=True, **options)
+
+        def take(self, data, approved: bool, note: str = ""):
+            seen.append((data, approved))
+
+    flow = Flow("approval", engine=engine)
+    flow.add_routine(Source(["draft"]), "source")
+    flow.add_routine(Approval(), "approval")
+    flow.connect("source", "output", "approval", "input")
+    return flow, flow.execute("source"), seen
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"approved": "perhaps"}, "parameter 'approved' = 'perhaps' is not valid"),
+        ({"aproved": True}, "parameter 'approved' is missing; did you mean 'aproved'"),
+        ({}, "parameter 'approved' is missing"),
+        ({"approved": True, "note": 5}, "parameter 'note' = 5 is not valid"),
+        ({"approved": True, "data": "mine"}, "parameter 'data' is delivered by a connection"),
+    ],
+)
+def test_one_source_that_does_not_fit_is_refused_where_it_is_sent(engine, payload, message):
+    flow, state, seen = approval_flow(engine, gather="sources")
+    with pytest.raises(PayloadError, match=message):
+        flow.send(state, "approval", "input", **payload)
+    flow.send(state, "approval", "input", approved="yes")
+    flow.close_input(state, "approval", "input")
+    assert state.wait(LONG)
+    assert (state.status, seen) == ("completed", [("draft", True)])
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"key": 1, "data": "one"}, "parameter 'data' = 'one' is not valid: Input should be a valid integer"),
+        ({"kye": 1, "data": 1}, "gathers by parameter 'key', which is missing.*did you mean 'kye'"),
+        ({"key": [1], "data": 1}, r"\[1\] cannot be a key"),
+    ],
+)
+def test_an_item_of_a_list_that_does_not_fit_is_refused_where_it_is_sent(engine, payload, message):
+    sums = []
+
+    def add(key: int, data: Annotated[list[int], MinLen(2)]):
+        sums.append((key, sum(data)))
+
+    flow = Flow("poll", engine=engine)
+    flow.add_routine(Joint(add, gather="all", key="key", external=True), "poll")
+    state = flow.execute("poll", {"key": 1, "data": 1})
+    with pytest.raises(PayloadError, match=message):
+        flow.send(state, "poll", "input", **payload)
+    flow.send(state, "poll", "input", key=1, data=2)
+    flow.close_input(state, "poll", "input")
+    assert state.wait(LONG)
+    assert (state.status, sums) == ("completed", [(1, 3)])
+
+
 @pytest.mark.parametrize("how", ["completed", "cancelled", "closed"])
 def test_sending_to_what_takes_in_nothing_more_says_why(engine, how):
     flow, _, _ = desk_flow(engine)
@@ -462,6 +528,40 @@ def test_j6_a_job_that_sleeps_is_woken_by_its_deadline():
         assert "j" in engine.keeping.sleepers
         assert state.wait(LONG)
         assert state.status == "completed"
+
+
+def test_what_was_sent_first_is_handled_first_also_when_the_job_is_taken_in_between(tmp_path):
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with Engine(store=open_store(url)) as engine:
+        flow, _, _ = desk_flow(engine)
+        flow.execute("desk", job_id="j")
+    with Engine(store=open_store(url)) as engine:
+        flow, _, sink = desk_flow(engine)
+        handle = engine.get("j")
+        flow.send(handle, "desk", "answer", text="first")
+        engine.recover()
+        flow.send(handle, "desk", "answer", text="second")
+        flow.close_input(handle, "desk", "answer")
+        assert engine.get("j").wait(LONG)
+        assert engine.store.receive(0) == []
+    assert sink.got == ["first", "second"]
+
+
+def test_what_was_sent_in_time_is_not_too_late_when_the_job_is_taken_after_its_deadline(tmp_path):
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with Engine(store=open_store(url)) as engine:
+        flow, _, _ = desk_flow(engine, deadline=20 * SOON)
+        deadline = flow.execute("desk", job_id="j").open_inputs[0].deadline
+    with Engine(store=open_store(url)) as engine:
+        flow, _, _ = desk_flow(engine, deadline=20 * SOON)
+        flow.send(engine.get("j"), "desk", "answer", text="in time")
+    while datetime.now(timezone.utc) <= deadline:
+        threading.Event().wait(SOON)
+    with Engine(store=open_store(url)) as engine:
+        flow, _, sink = desk_flow(engine, deadline=20 * SOON)
+        (state,) = engine.recover()
+        assert state.wait(LONG)
+    assert (state.status, sink.got) == ("completed", ["in time"])
 
 
 def test_j9_another_process_sends_and_closes_and_each_message_counts_once(tmp_path):

@@ -58,6 +58,8 @@ def test_others_decide_from_other_processes(tmp_path):
                 assert line, running.stderr.read()
                 lines.append(line.strip())
             assert desk("--database", database, "--refuse", 2) == (0, ["told the desk about ticket 2"], "")
+            status, _, errors = desk("--database", database, "--approve", 99)
+            assert (status, errors) == (1, "nobody waits for a decision about ticket 99\n")
             assert desk("--database", database, "--approve", 3) == (0, ["told the desk about ticket 3"], "")
             rest, errors = running.communicate(timeout=LONG)
         finally:
@@ -86,6 +88,11 @@ def test_the_desk_goes_on_after_its_process_was_killed(tmp_path):
         finally:
             running.kill()
     assert rest.splitlines()[-1] == "4 tickets answered: [1, 2, 3, 4]"
+
+
+def test_the_desk_closes_when_nobody_answers():
+    status, _, errors = desk(typed="")
+    assert (status, errors) == (1, "\nnobody answers, and the desk is closed\n")
 
 
 def test_a_decision_needs_a_database():

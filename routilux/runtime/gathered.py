@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from ..core.gathers import Part, missing
 from ..core.job_record import Delivery
@@ -25,7 +27,7 @@ def check_parts(delivery: Delivery, plan: Plan, where: str) -> None:
     assert gather is not None
     assert reach is not None
     if not parts:
-        raise PayloadError(f"{where}: {_no_key(gather.key or '', delivery)}")
+        raise PayloadError(f"{where}: {no_key(gather, delivery.payload)}")
     sources = reach.sources[reach.numbers[slot.index]]
     lacks = missing(slot, sources, parts)
     if lacks and gather.rest == ERROR:
@@ -37,14 +39,18 @@ def check_parts(delivery: Delivery, plan: Plan, where: str) -> None:
         _check_names(gather, parts, where)
 
 
-def _no_key(key: str, delivery: Delivery) -> str:
-    payload = delivery.payload
-    if key not in payload:
-        return (
-            f"the slot gathers by parameter {key!r}, which is missing in this payload"
-            f"{known_names(key, payload, 'parameters')}"
-        )
-    return f"the slot gathers by parameter {key!r}, and {shortened(payload[key])} cannot be a key: it is not hashable"
+def no_key(gather: Gather, payload: Mapping[str, Any]) -> str:
+    """Return why a payload cannot be put into a group, in words; an empty text when it can."""
+    if gather.key is None:
+        return ""
+    what = f"the slot gathers by parameter {gather.key!r}"
+    if gather.key not in payload:
+        return f"{what}, which is missing in this payload{known_names(gather.key, payload, 'parameters')}"
+    try:
+        hash(payload[gather.key])
+    except TypeError:
+        return f"{what}, and {shortened(payload[gather.key])} cannot be a key: it is not hashable"
+    return ""
 
 
 def _key_of(gather: Gather, parts: tuple[Part, ...]) -> str:

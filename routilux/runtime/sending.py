@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..core.copying import copy_payload, needs_copy
-from ..core.plan import SOURCES, SlotPlan
+from ..core.plan import SOURCES, EventPlan, Route, SlotPlan
 from ..errors import ExecutionError, PayloadError, known_names
-from ..routine.binding import Misfit
+from ..routine.binding import Misfit, check_value, shortened
 from ..routine.declaration import find
+from .gathered import no_key
 from .job import Job
 
 
@@ -56,9 +59,72 @@ def send(job: Job, slot: SlotPlan, params: Mapping[str, Any]) -> None:
         payload = copy_payload(params) if isolate else dict(params)
     except RecursionError as error:
         raise ExecutionError(f"{where}: what is sent is nested too deeply to be copied") from error
-    if slot.gather is None and slot.merge == "override":  # else the handler gets something that is made of it
-        try:
-            slot.binding.bind(copy_payload(payload) if isolate else payload)
-        except Misfit as misfit:
-            raise PayloadError(f"{where}: {misfit}") from misfit.__cause__
+    try:
+        _check(job, slot, copy_payload(payload) if isolate else payload)
+    except Misfit as misfit:
+        raise PayloadError(f"{where}: {misfit}") from misfit.__cause__
     job.receive(slot, payload, isolate)
+
+
+# --- whether it fits ------------------------------------------------------------------------------------------------
+
+
+def _check(job: Job, slot: SlotPlan, payload: dict[str, Any]) -> None:
+    """Raise Misfit when it can be told now that the handler will refuse a payload, or what is made with it."""
+    if slot.gather is not None:
+        problem = no_key(slot.gather, payload)
+        if problem:
+            raise Misfit(problem)
+        if slot.gather.mode == SOURCES:
+            _check_source(job, slot, payload)
+        else:
+            _check_items(slot, payload)
+    elif slot.merge == "override":
+        slot.binding.bind(payload)
+
+
+def _check_source(job: Job, slot: SlotPlan, payload: dict[str, Any]) -> None:
+    """Check one of several sources: the others deliver the rest."""
+    others: set[str] = set()
+    declared = True
+    for event, route in _leading_to(job, slot):
+        declared = declared and event.params is not None
+        rename = route.rename or {}
+        others.update(rename.get(name, name) for name in (rename if event.params is None else event.params))
+    key = slot.gather.key if slot.gather is not None else None
+    twice = next((name for name in payload if name in others and name != key), None)
+    if twice is not None:
+        raise Misfit(f"parameter {twice!r} is delivered by a connection; send the others")
+    if declared:
+        mine = dict.fromkeys(name for name in slot.binding.names if name not in others or name == key)
+        for name in mine:
+            if name in slot.binding.needed and name not in payload:
+                raise Misfit(f"parameter {name!r} is missing{known_names(name, payload, 'parameters that were sent')}")
+    for name, validator in slot.binding.validators.items():
+        if name in payload:
+            check_value(validator, f"parameter {name!r}", payload[name], name)
+
+
+def _leading_to(job: Job, slot: SlotPlan) -> Iterator[tuple[EventPlan, Route]]:
+    for node in job.plan.nodes.values():
+        for event in node.events.values():
+            for route in event.routes:
+                if route.slot is slot:
+                    yield event, route
+
+
+def _check_items(slot: SlotPlan, payload: dict[str, Any]) -> None:
+    """Check values that will be items of lists; how long these will be is not known."""
+    key = slot.gather.key if slot.gather is not None else None
+    for name, validator in slot.binding.validators.items():
+        if name == key and name in payload:
+            check_value(validator, f"parameter {name!r}", payload[name], name)
+        elif name in payload:
+            try:
+                validator([payload[name]])
+            except ValidationError as error:
+                for problem in error.errors(include_url=False, include_context=False, include_input=False):
+                    if problem["loc"][:1] == (0,):
+                        raise Misfit(
+                            f"parameter {name!r} = {shortened(payload[name])} is not valid: {problem['msg']}"
+                        ) from error
