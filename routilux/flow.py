@@ -200,7 +200,8 @@ class Flow(Steerable, Streamable, Graph):
     def shutdown(self, *, cancel: bool = False) -> None:
         """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.
 
-        A job in a store that waits, for a time or an event, is not waited for: it goes on when an engine recovers it.
+        A job that waits is not waited for: one in a store goes on when an engine recovers it, another one stays as it
+        is, and can be saved. Who waits for such a job gets an ExecutionError.
         No job can be started afterwards. With ``cancel``, the jobs are cancelled first, those that wait too, so that
         only handlers that run are waited for. A second call does nothing.
 
@@ -224,6 +225,7 @@ class Flow(Steerable, Streamable, Graph):
                 leave(job)
             else:
                 wait_for_rest(job, None)
+                self._jobs.let_rest(job)
         try:
             self.resources.close()
         finally:

@@ -593,6 +593,72 @@ def test_d7_what_waits_to_be_gathered_does_not_count_as_queued():
     assert [each["data"] for each in joint.got] == [list(range(1000))]
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_d7_a_join_that_is_completed_inside_an_emit_is_handled_by_the_event_loop(concurrency):
+    """With two deliveries pending at the most, what ``work`` emits makes it run ``last``, which completes the join."""
+    flow, got = Flow("nested", max_pending=2), []
+
+    def work(step, many):
+        for _ in range(5 * many):
+            step.emit("output", many=0)
+
+    class Late(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("input", handler=self.take, gather="all", concurrency=concurrency)
+
+        async def take(self, data):
+            got.append(data)
+
+    def start(step, **_):
+        step.emit("work", many=1)
+        step.emit("last", data=1)
+
+    flow.add_routine(Step(start, events=("work", "last")), "start")
+    flow.add_routine(Step(work), "work")
+    flow.add_routine(Step(lambda step, data: step.emit("output", data=data)), "last")
+    flow.add_routine(Late(), "late")
+    flow.connect("start", "work", "work", "input")
+    flow.connect("start", "last", "last", "input")
+    flow.connect("work", "output", "work", "input")
+    flow.connect("last", "output", "late", "input")
+    with flow:
+        state = flow.start("start")
+        assert state.wait(LONG)
+    assert (state.status, got) == ("completed", [[1]])
+
+
+def test_d4_a_join_that_is_completed_is_handled_while_its_last_source_goes_on():
+    """By another thread: the thread that has completed it still has deliveries of the same mailbox to handle."""
+    flow, joined = Flow("early", execution_strategy="concurrent", max_workers=2), threading.Event()
+
+    class Numbers(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("first", handler=self.first)
+            self.define_slot("second", handler=self.second)
+            self.define_event("output", ["data"])
+
+        def first(self, data):
+            self.emit("output", data=data)
+
+        def second(self, data):
+            assert joined.wait(LONG)
+
+    def start(step, **_):
+        step.emit("first", data=1)
+        step.emit("second", data=2)
+
+    flow.add_routine(Step(start, events=("first", "second")), "start")
+    flow.add_routine(Numbers(), "numbers")
+    flow.add_routine(Joint(lambda data: joined.set(), gather=1), "joint")
+    for name in ("first", "second"):
+        flow.connect("start", name, "numbers", name)
+    flow.connect("numbers", "output", "joint", "input")
+    with flow:
+        assert flow.execute("start").status == "completed"
+
+
 @pytest.mark.parametrize("gather", [1, 3, "all"])
 def test_d8_an_execution_may_start_with_a_slot_that_gathers(engine, gather):
     flow = Flow("entry", engine=engine)

@@ -455,12 +455,61 @@ def test_a_slot_that_takes_one_of_each_connection_takes_nothing_from_outside():
     flow.cancel(state)
 
 
-def test_a_flow_that_was_shut_down_sends_nothing():
-    flow, _, _ = desk_flow()
+def test_a_job_in_memory_whose_flow_is_shut_down_stays_as_it_is_and_keeps_nobody_waiting(tmp_path):
+    flow, _, _ = desk_flow(deadline=SOON * 5)
     state = flow.execute("desk")
+    errors = []
+
+    def wait():
+        try:
+            state.wait()
+        except ExecutionError as error:
+            errors.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    flow.shutdown()
+    waiting.join(LONG)
+    assert errors == [f"flow 'desk' was shut down while job {state.job_id!r} waits; it goes on no more"]
+    for change in (
+        lambda: flow.send(state, "desk", "answer", text="x"),
+        lambda: flow.close_input(state, "desk", "answer"),
+        lambda: flow.resume(state),
+    ):
+        with pytest.raises(ExecutionError, match="was shut down"):
+            change()
+    assert (state.status, state._job.timers) == ("waiting", {})
+    state.save(tmp_path / "job")
+    again, _, sink = desk_flow(until="yes")
+    loaded = again.load(tmp_path / "job")
+    again.resume(loaded)
+    again.send(loaded, "desk", "answer", text="yes")
+    assert loaded.wait(LONG)
+    assert sink.got == ["yes"]
+
+
+def test_a_coroutine_that_waits_for_time_is_left_when_its_flow_is_shut_down_while_its_job_waits_for_the_outside():
+    left = []
+
+    class Napper(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("trigger", handler=self.nap)
+
+        async def nap(self, ctx: AsyncContext):
+            try:
+                await ctx.step.wait_for_event("word", "never")
+            finally:
+                left.append(ctx.job_id)
+
+    flow = Flow("napping")
+    flow.add_routine(Napper(), "napper")
+    state = flow.execute("napper")
+    assert state.status == "waiting"
     flow.shutdown()
     with pytest.raises(ExecutionError, match="was shut down"):
-        flow.send(state, "desk", "answer", text="x")
+        state.wait()
+    assert (state.status, left) == ("waiting", [state.job_id])
 
 
 def test_s5_what_cannot_be_kept_is_refused_where_it_is_sent():

@@ -112,6 +112,8 @@ class Job(Receiving):
     @property
     def at_rest(self) -> bool:
         """Whether no handler runs and none will until somebody changes the job, and everybody has heard so."""
+        if self.halted is not None:
+            return not self.crew and not self.tasks
         record = self.record
         if not record.at_rest or self.notices.pending:
             return False
@@ -205,6 +207,14 @@ class Job(Receiving):
             if child is not None:
                 child.cancel_unless_ended(PARENT_CANCELLED)
 
+    def halt(self, error: BaseException) -> None:
+        """Stop running the job in this process; its record stays as it is."""
+        with self.lock:
+            if self.halted is None:
+                self.halted = error
+                self.record.open = False
+                self.settle()
+
     def left(self) -> None:
         """See to it that a thread or a task has left a job. The caller holds the lock."""
         if self.halted is not None:
@@ -212,7 +222,7 @@ class Job(Receiving):
 
     def check_going(self) -> None:
         """Raise what made the job halt in this process, if something has."""
-        if self.halted is not None:
+        if self.halted is not None and (self.record.durable or not self.record.status.ended):
             raise self.halted
 
     def confirm(self) -> None:

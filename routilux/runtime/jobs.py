@@ -265,6 +265,15 @@ class Jobs:
         if self._shut_down:
             raise ExecutionError(f"flow {self._flow.flow_id!r} was shut down and runs no more jobs; make a new Flow")
 
+    def let_rest(self, job: Job) -> None:
+        """Leave a job in memory that waits as it is, for good: its flow was shut down."""
+        where = f"flow {self._flow.flow_id!r}"
+        closed = ExecutionError(f"{where} was shut down while job {job.record.job_id!r} waits; it goes on no more")
+        with job.lock:
+            if job.record.status is JobStatus.WAITING:
+                job.cancel_tasks()
+                job.halt(closed)
+
     def at_rest(self, job: Job) -> None:
         """A job has come to rest, and counts as running no longer unless it waits. The caller holds the job's lock."""
         if job.record.status is JobStatus.WAITING and job.halted is None:

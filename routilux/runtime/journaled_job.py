@@ -202,14 +202,6 @@ class JournaledJob(Job):
             self.halt(last)
             raise
 
-    def halt(self, error: BaseException) -> None:
-        """Stop running the job in this process; the journal tells whoever goes on with it where it was."""
-        with self.lock:
-            if self.halted is None:
-                self.halted = error
-                self.record.open = False
-                self.settle()
-
     def compact(self) -> None:
         """Let a snapshot take the place of the journal's entries."""
         document = self._snapshot(self)
@@ -225,10 +217,3 @@ class JournaledJob(Job):
         busy = self.crew or self.tasks or self.visitors
         if self.record.status is JobStatus.WAITING and not busy and self.halted is None:
             self._keeper.put_to_sleep(self)
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether no handler runs and none will until somebody changes the job, and everybody has heard so."""
-        if self.halted is not None:
-            return not self.crew and not self.tasks
-        return super().at_rest

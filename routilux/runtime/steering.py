@@ -103,8 +103,11 @@ class Steerable:
 
         Raises:
             DeclarationError: when there is no such routine or slot.
-            ExecutionError: when the slot is not external, or it is no job of this flow.
+            ExecutionError: when the slot is not external, it is no job of this flow, or the flow is shut down.
             StoreError: when the job is durable, and this cannot be kept.
         """
         job = self._jobs.job_of(job_state)
-        job.close_input(input_of(job, routine_id, slot))
+        found = input_of(job, routine_id, slot)
+        if not job.record.status.ended:
+            self._jobs.check_open()
+            job.close_input(found)

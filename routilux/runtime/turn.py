@@ -105,6 +105,8 @@ class Turn(Committing):
                 released(record, self.mailbox)
             elif job.listening.everything:
                 job.note_attempt(activation)
+        if record.gathers is not None and (record.on_loop or record.ready):  # the end of one may complete a join
+            job.call()
         if job.pressed or job.easing or job.editors or not record.open:
             job.settle()
         return activation
