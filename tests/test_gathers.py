@@ -759,19 +759,73 @@ def test_j4_a_job_with_joins_goes_on_under_a_flow_that_has_one_source_more(tmp_p
     assert joint.got == [{"data": "first", "more": "second", "word": "third"}]
 
 
-def test_j4_a_slot_that_gathers_otherwise_is_a_change_of_the_flow(tmp_path):
+def changing(engine, **options):
+    """A flow that gathers pairs, after it has waited for the outside; what it has got, and the job."""
+    flow, joint = Flow("changing", engine=engine), Joint(**options)
+    flow.add_routine(Numbers(), "numbers")
+    flow.add_routine(Step(lambda step, **_: None, external=True), "outside")
+    flow.add_routine(joint, "joint")
+    flow.connect("numbers", "output", "joint", "input")
+    flow.connect("outside", "output", "numbers", "trigger")
+    return flow, joint
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({"gather": 2}, {"gather": "all"}, "by gather all, the rest: deliver, and did by gather 2 deliveries, the"),
+        ({"gather": 2}, {"gather": 2, "rest": "drop"}, "the rest: drop, and did by gather 2 deliveries, the rest: del"),
+        ({"gather": 2, "key": "odd"}, {"gather": 2}, "and did by gather 2 deliveries by 'odd'"),
+        ({"gather": 2}, {}, "by 'override', and did by gather 2 deliveries"),
+        ({}, {"external": True}, "by 'override', from outside as well, and did by 'override'"),
+    ],
+)
+def test_j4_a_slot_that_takes_in_otherwise_what_arrives_is_a_change_of_the_flow(tmp_path, before, after, told):
     url = f"sqlite:///{tmp_path}/jobs.db"
-    for options, ends in (({"gather": 3, "key": "odd"}, "waiting"), ({"gather": "all"}, None)):
-        with Engine(store=open_store(url)) as engine:
-            flow = Flow("changing", engine=engine)
-            flow.add_routine(Numbers(), "numbers")
-            flow.add_routine(Joint(external=True, **options), "joint")
-            flow.connect("numbers", "output", "joint", "input")
-            if ends:
-                assert flow.execute("numbers", {"to": 2}).status == ends
-                continue
-            with pytest.raises(RecoveryError, match=r"by 'gather all', and did by \"gather 3 deliveries by 'odd'\""):
-                engine.recover()
+    with Engine(store=open_store(url)) as engine:
+        flow, joint = changing(engine, **before)
+        state = flow.execute("numbers", {"to": 5}, job_id="j")
+        assert state.status == "waiting"
+        handled = len(joint.got)
+    with Engine(store=open_store(url)) as engine:
+        flow, joint = changing(engine, **after)
+        with pytest.raises(RecoveryError, match=f"slot 'joint.input' takes in what arrives .*{re.escape(told)}"):
+            engine.recover()
+        if "gather" not in after:
+            return
+        (state,) = engine.recover(allow_changes=True)
+        assert len(state.get_execution_history("joint")) == handled, "the facts were folded as they were made"
+        flow.close_input(state, "outside", "input")
+        assert state.wait(LONG)
+    assert (state.status, state.pending_count) == ("completed", 0)
+
+
+def test_j4_a_new_source_of_a_new_event_does_not_change_what_was(tmp_path):
+    """It is no change that jobs could not go on under; but what was full when there were less sources stays so."""
+
+    def build(engine, *, more):
+        flow, joint = Flow("more", engine=engine), Joint(gather="sources", rest="deliver")
+        source = Source(["a"])
+        flow.add_routine(source, "source")
+        flow.add_routine(Step(lambda step, **_: None, external=True), "outside")
+        flow.add_routine(joint, "joint")
+        flow.connect("source", "output", "joint", "input")
+        if more:
+            source.define_event("new", ["new"])
+            flow.connect("source", "new", "joint", "input")
+        return flow, joint
+
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with Engine(store=open_store(url)) as engine:
+        flow, joint = build(engine, more=False)
+        assert flow.execute("source").status == "waiting"
+        assert joint.got == [{"data": "a"}]
+    with Engine(store=open_store(url)) as engine:
+        flow, joint = build(engine, more=True)
+        (state,) = engine.recover()
+        flow.close_input(state, "outside", "input")
+        assert state.wait(LONG)
+    assert (state.status, joint.got, len(state.get_execution_history("joint"))) == ("completed", [], 1)
 
 
 # --- whatever happens -----------------------------------------------------------------------------------------------

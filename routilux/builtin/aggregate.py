@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import DeclarationError
 from ..routine.declaration import Routine
 from ..routine.event import Event
 from .taking import check_name, taken_by, taking
@@ -12,6 +13,8 @@ from .taking import check_name, taken_by, taking
 
 class Aggregate(Routine):
     """Emits, as ``output``, what a function makes of all values, when no more of them can come.
+
+    A delivery that lacks the parameter takes no part, unless all do, which is an error.
 
     Args:
         function: takes the list of the values, in order of arrival: `sum`, `max`, `len`, or one of your own.
@@ -30,6 +33,8 @@ class Aggregate(Routine):
     ) -> None:
         super().__init__()
         check_name(emits, "emits")
+        if key in (of, emits):
+            raise DeclarationError(f"Aggregate: key={key!r} cannot be the parameter that is aggregated, or the result")
 
         def act(values: Any, rest: dict[str, Any]) -> None:
             along = {} if key is None else {key: rest[key]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..core.numbers import whole
 from ..routine.declaration import Routine
 from ..routine.event import Event
 
@@ -25,6 +26,7 @@ class Batch(Routine):
 
     def __init__(self, count: int, *, key: str | None = None, rest: str = "deliver") -> None:
         super().__init__()
+        whole(count, "Batch: count", 1)
         self.input = self.define_slot("input", handler=self._pass_on, gather=count, key=key, rest=rest)
 
     def _pass_on(self, **lists: Any) -> None:

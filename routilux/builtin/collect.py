@@ -12,6 +12,8 @@ from .taking import check_name, taking
 class Collect(Routine):
     """Puts all values into a list in the shared data, when no more of them can come, and emits it as ``output``.
 
+    A delivery that lacks the parameter takes no part, unless all do, which is an error.
+
     Args:
         into: the key of the shared data. Values that come later, in a cycle, are appended.
         of: the parameter whose values these are; the list is emitted as the same one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import DeclarationError, PayloadError, known_names
@@ -21,6 +21,7 @@ class Router(Routine):
             which the first one whose predicate is true of the value is taken.
         of: the parameter that is the value.
         default: the event for all other values; without one, such a value is an error of its activation.
+        options: those of the slot ``input``, such as ``concurrency``; see `Routine.define_slot`.
 
     Attributes:
         events: its events, by name.
@@ -29,10 +30,10 @@ class Router(Routine):
         DeclarationError: when there are no routes, or one of them is none.
     """
 
-    def __init__(self, routes: Routes, *, of: str = "value", default: str | None = None) -> None:
+    def __init__(self, routes: Routes, *, of: str = "value", default: str | None = None, **options: Any) -> None:
         super().__init__()
         table = dict(routes) if isinstance(routes, Mapping) else {}
-        pairs = [] if isinstance(routes, Mapping) else [_pair(each) for each in routes]
+        pairs = [] if isinstance(routes, Mapping) or not isinstance(routes, Iterable) else list(map(_pair, routes))
         if not table and not pairs:
             raise DeclarationError("Router: there are no routes; give it a table, or pairs of a predicate and an event")
         events = dict.fromkeys([*table.values(), *(event for _, event in pairs)])
@@ -41,15 +42,18 @@ class Router(Routine):
 
         def act(value: Any, rest: dict[str, Any]) -> None:
             event = next((event for predicate, event in pairs if predicate(value)), default)
-            if table and isinstance(value, Hashable):
-                event = table.get(value, default)
+            if table:
+                try:
+                    event = table.get(value, default)
+                except TypeError:  # it is not hashable, and so no key of the table
+                    pass
             if event is None:
                 hint = known_names(value, map(str, table), "values") if table else f"; events: {', '.join(events)}"
                 what = f"there is no route for {of} = {shortened(value)}, and no default event"
                 raise PayloadError(f"{where_of(self)}: {what}{hint}")
             self.emit(event, **{**rest, of: value})
 
-        self.input = self.define_slot("input", handler=taking(of, Any, act))
+        self.input = self.define_slot("input", handler=taking(of, Any, act), **options)
 
 
 def _pair(route: Any) -> tuple[Callable[[Any], Any], str]:

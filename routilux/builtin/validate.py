@@ -22,6 +22,7 @@ class Validate(Routine):
         model: the class of the model.
         of: the parameter that is to fit, and the others go along; by default the whole payload.
         emits: the parameter that the model becomes.
+        options: those of the slot ``input``, such as ``concurrency``; see `Routine.define_slot`.
 
     Raises:
         DeclarationError: when it is no class of models, or an option is out of range.
@@ -30,7 +31,7 @@ class Validate(Routine):
     valid = Event()
     invalid = Event()
 
-    def __init__(self, model: type[BaseModel], *, of: str | None = None, emits: str = "value") -> None:
+    def __init__(self, model: type[BaseModel], *, of: str | None = None, emits: str = "value", **options: Any) -> None:
         super().__init__()
         if not isinstance(model, type) or not issubclass(model, BaseModel):
             raise DeclarationError(f"Validate: expected a class of pydantic models, not {model!r}")
@@ -46,4 +47,4 @@ class Validate(Routine):
             else:
                 self.valid.emit(**{**rest, emits: fitting})
 
-        self.input = self.define_slot("input", handler=taking(of, known, act))
+        self.input = self.define_slot("input", handler=taking(of, known, act), **options)

@@ -46,7 +46,8 @@ class Gather(_Shared):
     rest: str = DELIVER
 
     def __str__(self) -> str:
-        what = f"{self.count} deliveries" if self.mode == COUNT else "all" if self.mode == ALL else "one of each source"
+        many = "1 delivery" if self.count == 1 else f"{self.count} deliveries"
+        what = many if self.mode == COUNT else "all" if self.mode == ALL else "one of each source"
         return f"gather {what}" + ("" if self.key is None else f" by {self.key!r}")
 
 

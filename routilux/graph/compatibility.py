@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..core.plan import NodePlan, Plan, Route, SlotPlan, routes_of
+from ..core.plan import Gather, NodePlan, Plan, Route, SlotPlan, routes_of
 from ..core.reach import counts, reach_of
 from ..errors import LoadError
 
@@ -56,11 +56,31 @@ def _shape(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _taken_in(slot: SlotPlan) -> str:
-    """Return what a slot does with what arrives: how it merges or gathers."""
-    if slot.gather is not None:
-        return str(slot.gather)
-    return "function" if slot.merges else _text(slot.merge)
+def _taken_in(slot: SlotPlan) -> str | dict[str, Any]:
+    """Return what a slot does with what arrives: how it merges, or more about one that gathers or is external."""
+    merge = "function" if slot.merges else _text(slot.merge)
+    if slot.gather is None and not slot.external:
+        return merge
+    gather = slot.gather
+    row = None if gather is None else [gather.mode, gather.count, gather.key and _text(gather.key), gather.rest]
+    return {"merge": merge, "gather": row, "external": slot.external}
+
+
+def _taking_in(taken_in: str | dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a slot's plan that tell what it does with what arrives."""
+    if isinstance(taken_in, str):
+        return {"gather": None, "external": False}
+    gather = None if taken_in["gather"] is None else Gather(*taken_in["gather"])
+    return {"gather": gather, "external": bool(taken_in["external"])}
+
+
+def _spelled(taken_in: str | dict[str, Any]) -> str:
+    """Return what a slot does with what arrives, in words."""
+    if isinstance(taken_in, str):
+        return repr(taken_in)
+    gather = _taking_in(taken_in)["gather"]
+    how = repr(taken_in["merge"]) if gather is None else f"{gather}, the rest: {gather.rest}"
+    return f"{how}, from outside as well" if taken_in["external"] else how
 
 
 def _route(route: Route) -> list[Any]:
@@ -102,7 +122,8 @@ def differences(old: Any, new: Mapping[str, Any]) -> list[str]:
         if (routine_id, name) not in slots:
             found.append(f"{where} is gone")
         elif slots[routine_id, name][0] != merge:
-            found.append(f"{where} takes in what arrives by {slots[routine_id, name][0]!r}, and did by {merge!r}")
+            now = _spelled(slots[routine_id, name][0])
+            found.append(f"{where} takes in what arrives by {now}, and did by {_spelled(merge)}")
     for (routine_id, name), routes in events_before.items():
         if routine_id in gone:
             continue
@@ -121,28 +142,30 @@ def differences(old: Any, new: Mapping[str, Any]) -> list[str]:
 
 
 def as_it_was(plan: Plan, shape: Any) -> Plan:
-    """Return a plan with the connections of an older shape, under which the facts of that time are folded.
+    """Return a plan as it was with an older shape, under which the facts of that time are folded.
+
+    The connections are those that there were, and slots gather, and are external, as they did.
 
     Raises LoadError when one of those led to a slot that is gone: deliveries could not be counted as they were then.
     """
     nodes = {name: NodePlan(name, node.routine, {}, {}) for name, node in plan.nodes.items()}
-    slots = tuple([replace(slot, node=nodes[slot.routine_id]) for slot in plan.slots])
-    for slot in slots:
-        nodes[slot.routine_id].slots[slot.name] = slot
-    _, before, _ = _tables(shape)
+    slots_before, before, _ = _tables(shape)
+    slots = []
+    for slot in plan.slots:
+        taken_in, _ = slots_before.get((slot.routine_id, slot.name), ("override", False))
+        slots.append(replace(slot, node=nodes[slot.routine_id], **_taking_in(taken_in)))
+        nodes[slot.routine_id].slots[slot.name] = slots[-1]
     routes = {}
     for name, node in plan.nodes.items():
         for event in node.events.values():
-            ends = before.get((name, event.name))
-            if ends is None:
-                ends = [_route(route) for route in event.routes]
+            ends = before.get((name, event.name), [])  # what there was not was not emitted
             routes[name, event.name] = routes_of(name, event.name, [_end(nodes, end) for end in ends])
     reach = reach_of(slots, routes)
     for (name, event_name), leads in routes.items():
         event = plan.nodes[name].events[event_name]
         nodes[name].events[event_name] = replace(event, routes=leads, counts=counts(reach, leads))
     inputs = tuple(slot for slot in slots if slot.external)
-    return replace(plan, nodes=nodes, slots=slots, reach=reach, inputs=inputs)
+    return replace(plan, nodes=nodes, slots=tuple(slots), reach=reach, inputs=inputs)
 
 
 def _end(nodes: Mapping[str, NodePlan], end: list[Any]) -> tuple[SlotPlan, Any]:
@@ -152,13 +175,15 @@ def _end(nodes: Mapping[str, NodePlan], end: list[Any]) -> tuple[SlotPlan, Any]:
     return nodes[routine_id].slots[name], rename
 
 
-Slots = dict[tuple[str, str], tuple[str, bool]]
+Slots = dict[tuple[str, str], tuple[Any, bool]]
 Events = dict[tuple[str, str], list[Any]]
 
 
 def _tables(shape: Any) -> tuple[Slots, Events, str | None]:
     slots = {(routine_id, name): (merge, bool(many)) for routine_id, name, merge, many in shape["slots"]}
     events = {(routine_id, name): [[*route] for route in routes] for routine_id, name, routes in shape["events"]}
+    for taken_in, _ in slots.values():
+        _taking_in(taken_in)  # raises for what is none
     for routes in events.values():
         for route in routes:
             _, _, rename = route

@@ -108,7 +108,7 @@ class Graph:
     ) -> Connection: ...
 
     def connect(
-        self, source_id: Any, event: Any, target_id: Any = None, slot: Any = None, param_mapping: Any = None
+        self, source_id: Any, event: Any = None, target_id: Any = None, slot: Any = None, param_mapping: Any = None
     ) -> Connection:
         """Deliver every emission of an event to a slot, and return the connection.
 

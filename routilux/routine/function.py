@@ -153,7 +153,7 @@ def _class_of(
     around = function.__qualname__.rpartition(".")[0]
     if inspect.isfunction(function) and around and not around.endswith("<locals>"):
         raise DeclarationError(f"{where}: {function.__qualname__} is a method; make it a slot of its class with @slot")
-    checked = SlotOptions(**options).checked(where)
+    checked = SlotOptions.of(options, where)
     emits = emits if emits is None or isinstance(emits, str) or not isinstance(emits, Iterable) else tuple(emits)
     try:
         signature = inspect.signature(function)

@@ -109,6 +109,6 @@ def slot(method: Any = None, /, *, name: str | None = None, **options: Any) -> A
         if name is not None and (not isinstance(name, str) or not name):
             raise DeclarationError(f"{where}: a slot name must be a non-empty string, not {name!r}")
         refuse_what_would_not_run(of, where)
-        return SlotMethod(of, name, SlotOptions(**options).checked(where))
+        return SlotMethod(of, name, SlotOptions.of(options, where))
 
     return make if method is None else make(method)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic
 
 from typing_extensions import ParamSpec, TypeVar
 
 from ..core.numbers import seconds, whole
-from ..errors import DeclarationError
+from ..errors import DeclarationError, known_names
 from .binding import Binding
 from .gathering import deadline_of, gather_of
 
@@ -38,6 +38,15 @@ class SlotOptions:
     rest: str | None = None
     external: bool = False
     deadline: float | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], where: str) -> SlotOptions:
+        """Return options that were given by name, checked; raise DeclarationError for a name that is none of theirs."""
+        known = [each.name for each in fields(SlotOptions)]
+        for name in given:
+            if name not in known:
+                raise DeclarationError(f"{where}: a slot has no option {name!r}{known_names(name, known, 'options')}")
+        return SlotOptions(**given).checked(where)
 
     def checked(self, where: str) -> SlotOptions:
         """Return the options as they are kept; raise DeclarationError when one is out of range."""

@@ -127,12 +127,13 @@ class Loading(Owning):
                 f"{flow.version!r}; run it with that version, or allow it: engine.recover(allow_changes=True)"
             )
         shape, origin = document["shape"], document["origin"]
-        plan = as_it_was(flow.plan(), shape) if changes else flow.plan()
+        changed = fingerprint(shape) != fingerprint(shape_of(flow.plan()))  # it may have more than it had, too
+        plan = as_it_was(flow.plan(), shape) if changed else flow.plan()
         found = recovered(document, plan, values, document["flow_version"], epoch, flow.history_limit)
         facts = FactReader(plan, found.slots, values, epoch)
         for body in bodies:
             apply(found.record, facts.read(body))
-        if changes:  # the record goes on under the flow as it is
+        if changed:  # the record goes on under the flow as it is
             document = read_snapshot(self.document(flow, copy_of_record(found.record), origin), values)
             found = recovered(document, flow.plan(), values, flow.version, epoch, flow.history_limit)
         return Loaded(found.record, journal, origin, shape)

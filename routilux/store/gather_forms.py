@@ -126,7 +126,7 @@ def unknown_sources(record: JobRecord) -> list[str]:
     waiting = [(each.slot, each.parts) for mailbox in record.mailboxes for each in mailbox.queue]
     waiting += [(slot, tuple(gathers.parts(number))) for number, slot in enumerate(gathers.reach.slots)]
     return [
-        f"connection '{part.source} -> {slot.routine_id}.{slot.name}'"
+        f"connection '{part.source or 'from outside'} -> {slot.routine_id}.{slot.name}'"
         for slot, parts in waiting
         if slot.gather is not None and slot.gather.mode == SOURCES
         for part in parts
