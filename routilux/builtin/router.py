@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..errors import DeclarationError, PayloadError, known_names
 from ..routine.binding import shortened
 from ..routine.declaration import Routine
-from .taking import taken_by, taking, where_of
+from .taking import named, taking, where_of
 
 Routes = Mapping[Any, str] | Iterable[tuple[Callable[[Any], Any], str]]
 
@@ -33,31 +34,24 @@ class Router(Routine):
     def __init__(self, routes: Routes, *, of: str = "value", default: str | None = None, **options: Any) -> None:
         super().__init__()
         table = dict(routes) if isinstance(routes, Mapping) else {}
-        pairs = [] if isinstance(routes, Mapping) or not isinstance(routes, Iterable) else list(map(_pair, routes))
+        pairs = (
+            []
+            if isinstance(routes, Mapping) or not isinstance(routes, Iterable)
+            else [named(each, "Router") for each in routes]
+        )
         if not table and not pairs:
             raise DeclarationError("Router: there are no routes; give it a table, or pairs of a predicate and an event")
-        events = dict.fromkeys([*table.values(), *(event for _, event in pairs)])
-        names = events if default is None else {**events, default: None}
-        self.events = {name: self.define_event(name) for name in names}
+        events = [*table.values(), *(event for _, event in pairs), *([] if default is None else [default])]
+        self.events = {name: self.define_event(name) for name in dict.fromkeys(events)}
 
         def act(value: Any, rest: dict[str, Any]) -> None:
             event = next((event for predicate, event in pairs if predicate(value)), default)
-            if table:
-                try:
-                    event = table.get(value, default)
-                except TypeError:  # it is not hashable, and so no key of the table
-                    pass
+            with suppress(TypeError):  # what is not hashable is no key of the table
+                event = table.get(value, event)
             if event is None:
-                hint = known_names(value, map(str, table), "values") if table else f"; events: {', '.join(events)}"
-                what = f"there is no route for {of} = {shortened(value)}, and no default event"
-                raise PayloadError(f"{where_of(self)}: {what}{hint}")
+                hint = known_names(value, map(str, table), "values") if table else f"; events: {', '.join(self.events)}"
+                what = f"no route for {of} = {shortened(value)}, and no default event{hint}"
+                raise PayloadError(f"{where_of(self)}: there is {what}")
             self.emit(event, **{**rest, of: value})
 
         self.input = self.define_slot("input", handler=taking(of, Any, act), **options)
-
-
-def _pair(route: Any) -> tuple[Callable[[Any], Any], str]:
-    if not isinstance(route, tuple) or len(route) != 2:
-        raise DeclarationError(f"Router: a route is a pair of a predicate and the name of an event, not {route!r}")
-    taken_by(route[0], "Router")
-    return route

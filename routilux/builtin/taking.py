@@ -68,6 +68,14 @@ def taken_by(function: Callable[..., Any], where: str, *, coroutines: bool = Fal
         return Any
 
 
+def named(pair: Any, where: str) -> tuple[Callable[[Any], Any], str]:
+    """Return a pair of a function of one value and a name; raise DeclarationError when it is none."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise DeclarationError(f"{where}: a route is a pair of a predicate and the name of an event, not {pair!r}")
+    taken_by(pair[0], where)
+    return pair
+
+
 def where_of(routine: Routine) -> str:
     """Return the flow, the routine and its slot, of which a handler runs, as they stand in error messages."""
     ctx = routine.get_execution_context()

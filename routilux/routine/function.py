@@ -146,7 +146,7 @@ def _class_of(
     function: Callable[..., Any], names: Mapping[str, Any], emits: Emits, options: Mapping[str, Any]
 ) -> type[FunctionRoutine[..., Any]]:
     """Return the class of the routine that a function becomes; ``names`` are known to its annotations."""
-    if not inspect.isroutine(function) or isinstance(function, (staticmethod, classmethod, functools.partial)):
+    if not (inspect.isfunction(function) or inspect.ismethod(function) or inspect.isbuiltin(function)):
         raise DeclarationError(f"a routine is made of a function (def or async def), not of {function!r}")
     name = function.__name__
     where = f"routine {name!r}"
