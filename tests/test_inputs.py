@@ -613,6 +613,43 @@ def test_what_was_sent_in_time_is_not_too_late_when_the_job_is_taken_after_its_d
     assert (state.status, sink.got) == ("completed", ["in time"])
 
 
+def test_e4_what_was_sent_before_a_job_failed_is_handled_when_it_is_resumed(tmp_path):
+    url, failing, got = f"sqlite:///{tmp_path}/jobs.db", [True], []
+
+    class Fragile(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("trigger", handler=lambda: None)
+            self.define_slot("input", handler=self.take, external=True)
+
+        def take(self, data):
+            if failing:
+                raise OSError("the disk is full")
+            got.append(data)
+
+    def build(engine):
+        flow = Flow("fragile", engine=engine)
+        flow.add_routine(Fragile(), "fragile")
+        return flow
+
+    with Engine(store=open_store(url)) as engine:
+        build(engine).execute("fragile", job_id="j")
+    with Engine(store=open_store(url)) as engine:
+        flow = build(engine)
+        for data in ("first", "second"):
+            flow.send(engine.get("j"), "fragile", "input", data=data)
+    with Engine(store=open_store(url)) as engine:
+        flow = build(engine)
+        (state,) = engine.recover()
+        assert state.wait(LONG)
+        assert (state.status, engine.store.receive(0)) == ("failed", [])
+        failing.clear()
+        flow.resume(state)
+        flow.close_input(state, "fragile", "input")
+        assert state.wait(LONG)
+    assert (state.status, got) == ("completed", ["first", "second"])
+
+
 def test_j9_another_process_sends_and_closes_and_each_message_counts_once(tmp_path):
     url = f"sqlite:///{tmp_path}/jobs.db"
     stop = threading.Event()

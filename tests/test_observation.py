@@ -8,6 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from parts import AsyncStep, Sink, Source, Step, chain
@@ -732,3 +733,8 @@ assert flow.execute("picky", {"number": 0}).status == "failed"
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_h4_the_page_about_signals_names_all_of_them():
+    page = (Path(__file__).parent.parent / "docs" / "tutorial" / "observing.rst").read_text()
+    assert [name for name in signals.__all__ if f"* - ``{name}``" not in page] == []

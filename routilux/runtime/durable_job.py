@@ -175,7 +175,7 @@ class DurableJob(JournaledJob):
         with self.at_hand():
             if message and message <= self.record.inbox:
                 return
-            self.check_receiving(slot)
+            self.check_receiving(slot, message)
             fact = Received(slot.index, payload, isolate, self.now(), message)
             self.keep(fact)
             with self.lock:

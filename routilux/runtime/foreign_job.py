@@ -83,7 +83,7 @@ class ForeignJob(Job):
         elif not keeping.refresh(self):
             keeping.tell(self.record.job_id, do="close_input", routine=slot.routine_id, slot=slot.name)
 
-    def check_receiving(self, slot: SlotPlan) -> None:
+    def check_receiving(self, slot: SlotPlan, message: int = 0) -> None:
         """Raise StatusError when the job has ended; which inputs are open, whoever runs it knows."""
         if self.record.status.ended:
             super().check_receiving(slot)

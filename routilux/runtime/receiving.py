@@ -28,7 +28,7 @@ class Receiving(Timed):
         Raises StatusError when the job, or the input, takes in nothing more.
         """
         with self.lock:
-            self.check_receiving(slot)
+            self.check_receiving(slot, message)
             self.take_in(Received(slot.index, payload, isolate, self.now(), message))
         self.tell()
 
@@ -39,9 +39,14 @@ class Receiving(Timed):
                 self.take_in(InputClosed(slot.index, self.now(), message))
         self.tell()
 
-    def check_receiving(self, slot: SlotPlan) -> None:
-        """Raise StatusError when nothing more can be delivered to a slot."""
+    def check_receiving(self, slot: SlotPlan, message: int = 0) -> None:
+        """Raise StatusError when nothing more can be delivered to a slot.
+
+        A failed job refuses what is sent to it now, but keeps what a message brings: that may have been sent before.
+        """
         record = self.record
+        if message and record.status is JobStatus.FAILED:
+            return
         where = f"flow {record.plan.flow_id!r}: job {record.job_id!r}"
         name = f"'{slot.routine_id}.{slot.name}'"
         if record.status.ended or record.closed:
