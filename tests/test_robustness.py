@@ -164,6 +164,7 @@ class Sink(Routine):
         pass
 
 def interrupt(*_):
+    signal.setitimer(signal.ITIMER_REAL, 0)
     raise KeyboardInterrupt
 
 flow = Flow(max_pending=1_000_000_000 if how == "flat" else 100, history_limit=100)
@@ -172,7 +173,7 @@ flow.add_routine(Sink(), "sink")
 flow.connect("source", "output", "sink", "input")
 signal.signal(signal.SIGALRM, interrupt)
 try:
-    signal.setitimer(signal.ITIMER_REAL, delay)
+    signal.setitimer(signal.ITIMER_REAL, delay, 1.0)  # again, as CPython 3.11 may not call a handler at once, or at all
     if how == "wait":
         flow.start("source").wait()
     else:

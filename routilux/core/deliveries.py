@@ -43,28 +43,25 @@ def put(record: JobRecord, delivery: Delivery) -> None:
 
 
 def _gather(record: JobRecord, gathers: Gathers, slot: SlotPlan, part: Part) -> None:
+    number = gathers.reach.numbers[slot.index]
     try:
-        full = gathers.add(gathers.reach.numbers[slot.index], part)
+        full = gathers.add(number, part)
     except (KeyError, TypeError):  # it has no key: the handler's activation fails for want of it
         gathers.count(gathers.reach.work[slot.index], 1)
         put(record, Delivery(part.number, slot, part.payload, part.isolate, part.at, part.origin))
     else:
         if full:
-            _put_together(record, gathers, slot, full, part.at)
+            _put_together(record, gathers, number, full, part.at)
 
 
-def _put_together(record: JobRecord, gathers: Gathers, slot: SlotPlan, parts: list[Part], at: int) -> None:
-    """Put parts into the mailbox as one delivery."""
+def _put_together(record: JobRecord, gathers: Gathers, number: int, parts: list[Part], at: int) -> None:
+    """Put parts of a gather into the mailbox as one delivery."""
+    slot = gathers.reach.slots[number]
     gathers.count(gathers.reach.work[slot.index], 1)
-    put(record, together(record, record.next_id, slot, parts, at))
+    payload = joined(gathers.reach.gathers[number], parts)
+    isolate, origin = record.plan.copy_payloads, parts[-1].origin
+    put(record, Delivery(record.next_id, slot, payload, isolate, at, origin, tuple(parts)))
     record.next_id += 1
-
-
-def together(record: JobRecord, number: int, slot: SlotPlan, parts: list[Part], at: int) -> Delivery:
-    """Return the one delivery that parts become."""
-    assert slot.gather is not None
-    payload = joined(slot.gather, parts)
-    return Delivery(number, slot, payload, record.plan.copy_payloads, at, parts[-1].origin, tuple(parts))
 
 
 def close_gathers(record: JobRecord, at: int) -> None:
@@ -73,11 +70,10 @@ def close_gathers(record: JobRecord, at: int) -> None:
     if gathers is None or record.closed:
         return
     while (number := gathers.ripe()) is not None:
-        slot = gathers.reach.slots[number]
         batches = gathers.close(number)
-        if slot.gather is not None and slot.gather.rest != DROP:
+        if gathers.reach.gathers[number].rest != DROP:
             for parts in batches:
-                _put_together(record, gathers, slot, parts, at)
+                _put_together(record, gathers, number, parts, at)
 
 
 def finished(record: JobRecord, slot: SlotPlan, at: int) -> None:
@@ -169,9 +165,9 @@ def withdraw(record: JobRecord, origin: int, at: int) -> None:
             _withdrawn(gathers, delivery, origin)
     if gathers is not None:
         gathers.withdraw(origin)
-        for number, slot in enumerate(gathers.reach.slots):  # groups that were broken up may make others full
+        for number in range(len(gathers.held)):  # groups that were broken up may make others full
             for parts in gathers.full(number):
-                _put_together(record, gathers, slot, parts, at)
+                _put_together(record, gathers, number, parts, at)
     for held in record.deferred:
         if held.origin == origin:
             _count_deferred(record, held.event, -1)

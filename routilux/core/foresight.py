@@ -158,8 +158,8 @@ class _Outlook:
     def fills(self, arrival: Arrival) -> bool:
         """Take in a delivery; return whether one gets into a mailbox because of it."""
         slot, payload, source = arrival
-        gather, number = slot.gather, self.gathers.reach.numbers[slot.index]
-        assert gather is not None
+        number = self.gathers.reach.numbers[slot.index]
+        gather = self.gathers.reach.gathers[number]
         try:
             key = None if gather.key is None else payload[gather.key]
             known = self.gathers.groups[number].get(key, {})
@@ -178,8 +178,7 @@ class _Outlook:
         """Close what is ripe; return whether a delivery gets into a mailbox because of it."""
         while ripe := [number for number, many in enumerate(self.held) if many and not self.ahead[number]]:
             for number in ripe:
-                gather = self.gathers.reach.slots[number].gather
-                if gather is None or gather.rest != DROP:
+                if self.gathers.reach.gathers[number].rest != DROP:
                     return True
                 self.count(self.gathers.reach.parts[number], -self.held[number])
                 self.held[number] = 0

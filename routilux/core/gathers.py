@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-from .plan import ALL, COUNT, ERROR, SOURCES, Gather, Reach, SlotPlan
+from .plan import ALL, COUNT, ERROR, SOURCES, Gather, Reach
 
 Group = dict[str, "deque[Part]"]  # parts by source, those of one source in the order in which they came
 
@@ -60,9 +60,7 @@ class Gathers:
 
         Raises KeyError when the part lacks the key, and TypeError when the value of the key cannot be one.
         """
-        slot = self.reach.slots[number]
-        gather = slot.gather
-        assert gather is not None
+        gather = self.reach.gathers[number]
         key = None if gather.key is None else part.payload[gather.key]
         groups = self.groups[number]
         group = groups.get(key)
@@ -103,15 +101,14 @@ class Gathers:
     def ripe(self) -> int | None:
         """Return the gather that is to be closed next; None when there is none."""
         found = [number for number, held in enumerate(self.held) if held and not self.ahead[number]]
-        return min(found, key=self._oldest, default=None) if len(found) > 1 else next(iter(found), None)
+        return min(found, key=self._oldest, default=None)
 
     def _oldest(self, number: int) -> int:
         return min(waiting[0].number for group in self.groups[number].values() for waiting in group.values())
 
     def close(self, number: int) -> list[list[Part]]:
         """Take all parts of a gather; return them as they are to be delivered, or fail, together, the oldest first."""
-        gather, groups = self.reach.slots[number].gather, self.groups[number]
-        assert gather is not None
+        gather, groups = self.reach.gathers[number], self.groups[number]
         self.groups[number] = {}
         self._held(number, -self.held[number])
         batches: list[list[Part]] = []
@@ -126,8 +123,7 @@ class Gathers:
 
     def put_back(self, number: int, parts: Iterable[Part]) -> None:
         """Put parts that were taken back to where they were."""
-        gather, groups = self.reach.slots[number].gather, self.groups[number]
-        assert gather is not None
+        gather, groups = self.reach.gathers[number], self.groups[number]
         for part in parts:
             group = groups.setdefault(None if gather.key is None else part.payload[gather.key], {})
             waiting = group.setdefault(part.source if gather.mode == SOURCES else "", deque())
@@ -138,8 +134,7 @@ class Gathers:
 
     def full(self, number: int) -> list[list[Part]]:
         """Take the parts of all groups that are full, as they are to be delivered together, the oldest first."""
-        gather, batches = self.reach.slots[number].gather, list[list[Part]]()
-        assert gather is not None
+        gather, batches = self.reach.gathers[number], list[list[Part]]()
         for key in list(self.groups[number]) if gather.mode != ALL else ():
             while (group := self.groups[number].get(key)) is not None and self._is_full(number, gather, group):
                 batches.append(self._take(number, key, group, gather))
@@ -191,10 +186,8 @@ def joined(gather: Gather, parts: Sequence[Part]) -> dict[str, Any]:
     return payload
 
 
-def missing(slot: SlotPlan, sources: Sequence[str], parts: Sequence[Part]) -> str:
+def missing(gather: Gather, sources: Sequence[str], parts: Sequence[Part]) -> str:
     """Return what a group lacks that was not completed, in words; an empty text when it lacks nothing."""
-    gather = slot.gather
-    assert gather is not None
     if gather.mode == COUNT and len(parts) < gather.count:
         return f"{gather.count - len(parts)} more"
     if gather.mode == SOURCES:

@@ -126,6 +126,7 @@ class Reach(_Shared):
 
     Args:
         slots: those that gather.
+        gathers: how each of them does.
         numbers: their numbers, by the index of the slot.
         sources: of each, the sources that its parts come from.
         work: by the index of a slot, the gathers that may be reached by what its handler emits, and so on.
@@ -134,6 +135,7 @@ class Reach(_Shared):
     """
 
     slots: tuple[SlotPlan, ...]
+    gathers: tuple[Gather, ...]
     numbers: Mapping[int, int]
     sources: tuple[tuple[str, ...], ...]
     work: tuple[tuple[int, ...], ...]

@@ -15,22 +15,24 @@ Routes = Mapping[tuple[str, str], Sequence[Route]]  # by routine and event
 
 def reach_of(slots: Sequence[SlotPlan], routes: Routes) -> Reach | None:
     """Return from where the slots that gather can be reached along these routes; None when none gathers."""
-    gathers = [slot for slot in slots if slot.gather is not None]
-    if not gathers:
+    joins = [slot for slot in slots if slot.gather is not None]
+    if not joins:
         return None
-    number_of = {slot.index: number for number, slot in enumerate(gathers)}
+    gathers = tuple(slot.gather for slot in joins if slot.gather is not None)
+    number_of = {slot.index: number for number, slot in enumerate(joins)}
     into = _leading(slots, routes)
-    ways = [_upstream(slot.index, into) for slot in gathers]
+    ways = [_upstream(slot.index, into) for slot in joins]
     work = tuple(tuple(n for n, way in enumerate(ways) if slot.index in way) for slot in slots)
     arrivals = tuple(
         tuple(sorted({*work[slot.index], *([number_of[slot.index]] if slot.index in number_of else [])}))
         for slot in slots
     )
     parts = tuple(
-        tuple(n for n in work[slot.index] if n != mine and gathers[n].index not in ways[mine])
-        for mine, slot in enumerate(gathers)
+        tuple(n for n in work[slot.index] if n != mine and joins[n].index not in ways[mine])
+        for mine, slot in enumerate(joins)
     )
-    return Reach(tuple(gathers), number_of, tuple(_sources(slot, routes) for slot in gathers), work, arrivals, parts)
+    sources = tuple(_sources(slot, routes) for slot in joins)
+    return Reach(tuple(joins), gathers, number_of, sources, work, arrivals, parts)
 
 
 def counts(reach: Reach | None, routes: Iterable[Route]) -> bool:

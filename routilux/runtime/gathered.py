@@ -22,14 +22,13 @@ def check_parts(delivery: Delivery, plan: Plan, where: str) -> None:
         PayloadError: when it could not be put into a group, or two of its sources deliver the same parameter.
         GatherError: when nothing can complete it any more, and the slot says that this is an error.
     """
-    slot, parts = delivery.slot, delivery.parts
-    gather, reach = slot.gather, plan.reach
-    assert gather is not None
+    parts, reach = delivery.parts, plan.reach
     assert reach is not None
+    number = reach.numbers[delivery.slot.index]
+    gather, sources = reach.gathers[number], reach.sources[number]
     if not parts:
         raise PayloadError(f"{where}: {no_key(gather, delivery.payload)}")
-    sources = reach.sources[reach.numbers[slot.index]]
-    lacks = missing(slot, sources, parts)
+    lacks = missing(gather, sources, parts)
     if lacks and gather.rest == ERROR:
         raise GatherError(
             f"{where}: it is to {gather}{_key_of(gather, parts)}, and nothing can come any more that completes them; "

@@ -76,7 +76,9 @@ class Steerable:
         """Deliver something to a slot of a job from outside; return at once. Worker threads handle it.
 
         A job that is paused handles it when it is resumed. A job that runs in another process gets it as a message,
-        which that process sees to if it serves.
+        which that process sees to if it serves. Inside a handler, this is no part of its turn: what is sent is
+        delivered at once, whatever becomes of the handler, and once more when it is tried again. Emit what belongs to
+        the turn.
 
         Args:
             job_state: a job that has not ended.
