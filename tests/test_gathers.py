@@ -480,6 +480,35 @@ def test_a_key_that_is_missing_or_cannot_be_one_is_an_error_of_that_delivery_alo
     assert re.search(message, state.error.message)
 
 
+def test_a_key_that_an_event_does_not_declare_is_refused_when_it_is_connected():
+    flow = Flow("misspelt")
+    flow.add_routine(Numbers(), "numbers")
+    flow.add_routine(Joint(gather="all", key="old"), "joint")
+    with pytest.raises(
+        DeclarationError, match=r"numbers\.output -> joint\.input: slot 'input' gathers by .*'old'.*did you"
+    ):
+        flow.connect("numbers", "output", "joint", "input")
+    flow.connect("numbers", "output", "joint", "input", {"odd": "old"})
+
+
+def test_drawings_show_how_slots_gather_and_what_comes_from_outside():
+    flow = Flow("drawn")
+    flow.add_routine(Numbers(), "numbers")
+    flow.add_routine(Joint(gather=2, key="odd", external=True), "joint")
+    flow.connect("numbers", "output", "joint", "input")
+    assert flow.to_mermaid().splitlines()[3:] == [
+        '    n0 -->|"output -> input#44;#32;gather 2 deliveries by#32;#39;odd#39;"| n1',
+        '    outside(["outside"])',
+        '    outside -->|"input#44;#32;gather 2 deliveries by#32;#39;odd#39;"| n1',
+    ]
+    assert flow.to_dot().splitlines()[4:] == [
+        """    n0 -> n1 [label="output -> input, gather 2 deliveries by 'odd'"];""",
+        "    outside [shape=ellipse];",
+        """    outside -> n1 [label="input, gather 2 deliveries by 'odd'"];""",
+        "}",
+    ]
+
+
 # --- what gathering does not change -----------------------------------------------------------------------------------
 
 

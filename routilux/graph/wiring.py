@@ -141,6 +141,9 @@ class Graph:
         pairs = tuple((param_mapping or {}).items())
         connection = Connection(source_id, event, target_id, slot, pairs)
         self._check_mapping(connection, the_event, the_slot)
+        if the_slot.key is not None and the_event.output_params is not None:
+            where = f"{where}: {connection}: slot {slot!r} gathers by a parameter that the event does not deliver"
+            find(dict.fromkeys(_delivered(connection, the_event)), the_slot.key, "parameter", where)
         if the_slot.gather == "sources":
             self._check_source(connection, the_event, the_slot)
         if connection in self._connections:
