@@ -10,6 +10,7 @@ release = version = installed_version("routilux")
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+default_role = "any"
 html_title = f"routilux {release}"
 
 autodoc_member_order = "bysource"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 import re
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,9 @@ from pathlib import Path
 
 import programs
 import pytest
+
+import routilux
+from routilux import builtin, signals, testing
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -172,3 +177,82 @@ def test_a_program_that_prints_what_is_documented_does_not_differ(code, output, 
 )
 def test_a_program_that_prints_something_else_differs(code, output, difference):
     assert difference in run(code, output)
+
+
+# --- the reference --------------------------------------------------------------------------------------------------
+
+DIRECTIVE = re.compile(r"^\.\. auto(?:class|data|exception|function):: (?:routilux\.)?([\w.]+)\n((?:   :.*\n)*)", re.M)
+SHOWN = {
+    name: options
+    for page, text in PAGES.items()
+    if page.startswith("docs/reference/")
+    for name, options in DIRECTIVE.findall(text)
+}
+PUBLIC = [
+    *routilux.__all__,
+    *(f"builtin.{name}" for name in builtin.__all__),
+    *(f"signals.{name}" for name in signals.__all__),
+    *(f"testing.{name}" for name in testing.__all__),
+]
+# Public methods for other rooms of the package only: the reference leaves them out.
+INSIDE = {
+    "Engine": {"attach", "count_given_up_helper", "event_loop", "job_here", "moves", "release"},
+    "Flow": {"changing", "entry_slot", "invocation", "known_types", "learn_types", "plan"},
+    "Slot": {"checked"},
+    "WorkflowState": {"model_config"},
+}
+
+
+def found(name):
+    return operator.attrgetter(name)(routilux)
+
+
+def is_method(value):
+    return isinstance(value, (property, classmethod, staticmethod)) or inspect.isfunction(value)
+
+
+def test_the_reference_shows_every_public_name_once():
+    text = "".join(text for page, text in PAGES.items() if page.startswith("docs/reference/"))
+    assert sorted(name for name, _ in DIRECTIVE.findall(text)) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_has_a_docstring_without_code_that_is_not_run(name):
+    """Of its own: a class is not told by the docstring of its base."""
+    value = found(name)
+    members = vars(value).values() if inspect.isclass(value) else []
+    own = vars(value)["__doc__"] if inspect.isclass(value) else value.__doc__
+    assert own
+    for docstring in [own, *(inspect.getdoc(each) for each in members if is_method(each))]:
+        assert programs.blocks_of(inspect.cleandoc(docstring or ""), ".rst") == []
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if inspect.isclass(found(name))])
+def test_the_reference_shows_every_public_method_of_a_class_with_a_docstring(name):
+    kind, options = found(name), SHOWN[name]
+    shown = {found(each) for each in PUBLIC}
+    excluded = re.search(r":exclude-members: (.*)", options)
+    assert set(excluded[1].split(", ") if excluded else []) == INSIDE.get(name, set())
+    for attribute in dir(kind):
+        owner = next((each for each in kind.__mro__ if attribute in vars(each)), object)
+        if attribute.startswith("_") or not owner.__module__.startswith("routilux") or name.startswith("testing."):
+            continue
+        value = vars(owner)[attribute]
+        if is_method(value):
+            assert inspect.getdoc(value), f"{name}.{attribute}"
+        if attribute not in INSIDE.get(name, ()) and owner not in shown - {kind}:
+            needed = ":members:" if owner is kind else ":inherited-members:"
+            fields = issubclass(kind, tuple) and attribute in getattr(kind, "_fields", ())
+            assert needed in options or fields, f"{name}.{attribute} of {owner.__name__}"
+
+
+def test_every_error_says_what_happened_why_and_what_to_do():
+    page = PAGES["docs/reference/errors.rst"]
+    kinds = {name: found(name) for name in routilux.__all__}
+    errors = [name for name, kind in kinds.items() if inspect.isclass(kind) and issubclass(kind, BaseException)]
+    assert errors
+    for name in errors:
+        section = re.search(rf"^{name}\n-+\n\n\.\. autoexception:: {name}\n(.*?)(?=^\w+\n-+\n|\Z)", page, re.M | re.S)
+        assert section, name
+        for part in (":What happened: ", ":Why: ", ":What to do: "):
+            assert f"\n{part}" in section[1], f"{name}: {part}"

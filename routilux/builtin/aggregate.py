@@ -14,7 +14,7 @@ class Aggregate(Routine):
     """Emits, as ``output``, what a function makes of all values, when no more of them can come.
 
     Args:
-        function: takes the list of the values, in order of arrival: `sum`, `max`, `len`, or one of your own.
+        function: takes the list of the values, in order of arrival: ``sum``, ``max``, ``len``, or one of your own.
         of: the parameter whose values these are.
         emits: the parameter that the result becomes.
         key: a parameter by whose value they are sorted; there is one result for each, which it goes along with.
