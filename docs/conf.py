@@ -32,7 +32,7 @@ napoleon_numpy_docstring = False
 # Types of other packages that appear in signatures. The build must work without a network, so it can not look
 # their pages up.
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections\.abc|datetime|networkx|os|pathlib|pydantic|threading)\..*"),
+    ("py:.*", r"(collections\.abc|datetime|networkx|os|pathlib|pydantic|threading|typing_extensions)\..*"),
     # Parts that the library makes for itself, in the signatures of objects that only it constructs.
     ("py:.*", r"P"),  # the parameters of some function, as type checkers write them
     ("py:.*", r"routilux\.(core|routine|runtime|store|workflow)\..*"),
