@@ -1,4 +1,4 @@
-"""Signals that tell other code what happens in jobs: one for each kind of thing, as `blinker` defines them.
+"""Signals that tell other code what happens in jobs: one for each kind of thing, as blinker defines them.
 
 A receiver is connected once, ``signals.job_failed.connect(receiver)``, or for one flow only,
 ``signals.job_failed.connect(receiver, sender=flow)``. It is called as ``receiver(flow, job_state=..., ...)`` with the
@@ -44,7 +44,7 @@ class JobSignal(blinker.Signal):
     """A signal about jobs. Jobs are told that somebody listens when the first receiver is connected."""
 
     def connect(self, receiver: Any, sender: Any = blinker.ANY, weak: bool = True) -> Any:
-        """Connect a receiver, for all flows or for one, and return it; see `blinker.Signal.connect`.
+        """Connect a receiver, for all flows or for one, and return it; see ``blinker.Signal.connect``.
 
         Raises DeclarationError for a coroutine function, which nobody would await.
         """
@@ -55,35 +55,37 @@ class JobSignal(blinker.Signal):
         return connected
 
     def disconnect(self, receiver: Any, sender: Any = blinker.ANY) -> None:
-        """Disconnect a receiver; see `blinker.Signal.disconnect`."""
+        """Disconnect a receiver; see ``blinker.Signal.disconnect``."""
         super().disconnect(receiver, sender)
         if not any(signal.receivers for signal in _ALL):
             listening.everything = False
 
 
 job_started = JobSignal("A job began to run.")
-job_waiting = JobSignal("A job waits: all that is left of it waits for a time, an event, an input or another job.")
-job_paused = JobSignal("A job was paused: ``reason``.")
-job_resumed = JobSignal("A job that waited, was paused or had failed goes on: ``was`` is its status before.")
-job_completed = JobSignal("A job has completed: ``result``.")
-job_failed = JobSignal("A job has failed: ``error``, an `ErrorRecord`.")
-job_cancelled = JobSignal("A job was cancelled: ``reason``.")
-activation_started = JobSignal("An attempt of a handler began: ``routine_id``, ``slot``, ``attempt``.")
+job_waiting = JobSignal("A job waits, as all that is left of it waits for a time, an event, an input or another job.")
+job_paused = JobSignal("A job was paused. Passes ``reason``.")
+job_resumed = JobSignal("A job that waited, was paused or had failed goes on. Passes ``was``, its status before.")
+job_completed = JobSignal("A job has completed. Passes ``result``.")
+job_failed = JobSignal("A job has failed. Passes ``error``, an `ErrorRecord`.")
+job_cancelled = JobSignal("A job was cancelled. Passes ``reason``.")
+activation_started = JobSignal("An attempt of a handler began. Passes ``routine_id``, ``slot``, ``attempt``.")
 activation_retried = JobSignal(
-    "An attempt failed and will be repeated: ``routine_id``, ``slot``, ``attempt``, ``error``, ``due`` (when)."
+    "An attempt failed and will be repeated. Passes ``routine_id``, ``slot``, ``attempt``, ``error``, ``due`` (when)."
 )
-activation_failed = JobSignal("An activation failed, or was skipped: ``routine_id``, ``slot``, ``attempt``, ``error``.")
-activation_ended = JobSignal("An activation is over: ``record``, its `ExecutionRecord`.")
+activation_failed = JobSignal(
+    "An activation failed, or was skipped. Passes ``routine_id``, ``slot``, ``attempt``, ``error``."
+)
+activation_ended = JobSignal("An activation is over. Passes ``record``, its `ExecutionRecord`.")
 event_emitted = JobSignal(
-    "An event was emitted: ``routine_id``, ``event_name``, ``data``, ``deliveries`` (how many), ``deferred`` (whether "
-    "they are made when the job is resumed)."
+    "An event was emitted. Passes ``routine_id``, ``event_name``, ``data``, ``deliveries`` (how many), ``deferred`` "
+    "(whether they are made when the job is resumed)."
 )
 state_changed = JobSignal(
-    "Keys of the state were written: ``routine_id`` (None for the shared data), ``values``, ``removed``."
+    "Keys of the state were written. Passes ``routine_id`` (None for the shared data), ``values``, ``removed``."
 )
-log_appended = JobSignal("An entry was appended to the shared log: ``entry``.")
-input_received = JobSignal("Something was delivered from outside: ``routine_id``, ``slot``, ``data``.")
-input_closed = JobSignal("An external slot was closed: ``routine_id``, ``slot``.")
-output_sent = JobSignal("A handler sent something out of the flow: ``output``, an `Output`.")
+log_appended = JobSignal("An entry was appended to the shared log. Passes ``entry``.")
+input_received = JobSignal("Something was delivered from outside. Passes ``routine_id``, ``slot``, ``data``.")
+input_closed = JobSignal("An external slot was closed. Passes ``routine_id``, ``slot``.")
+output_sent = JobSignal("A handler sent something out of the flow. Passes ``output``, an `Output`.")
 
 _ALL = [value for value in list(globals().values()) if isinstance(value, JobSignal)]

@@ -17,7 +17,7 @@ class Aggregate(Routine):
     A delivery that lacks the parameter takes no part, unless all do, which is an error.
 
     Args:
-        function: takes the list of the values, in order of arrival: `sum`, `max`, `len`, or one of your own.
+        function: takes the list of the values, in order of arrival: ``sum``, ``max``, ``len``, or one of your own.
         of: the parameter whose values these are.
         emits: the parameter that the result becomes.
         key: a parameter by whose value they are sorted; there is one result for each, which it goes along with.

@@ -142,7 +142,7 @@ class Routine:
         Args:
             name: the event's name, not yet used for an event of this routine.
             output_params: names of the parameters that may be emitted with it; None allows any, ``[]`` none. A mapping
-                gives each name its type, by which pydantic validates and coerces what is emitted; `typing.Any` is
+                gives each name its type, by which pydantic validates and coerces what is emitted; ``typing.Any`` is
                 anything.
 
         Raises:

@@ -90,7 +90,7 @@ class JobState(Savable):
 
     @property
     def error(self) -> ErrorRecord | None:
-        """The first of `errors`."""
+        """The first of `JobState.errors`."""
         with self._job.lock:
             return self._record.errors[0] if self._record.errors else None
 

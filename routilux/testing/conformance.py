@@ -13,11 +13,7 @@ from .listing import ListingTests
 class StoreConformance(JournalTests, ListingTests, LeaseTests, InboxTests, CrowdTests, KeepingTests):
     """Tests of everything that FactStore promises, and Inbox for a store that is one, too.
 
-    Derive a class from it whose name starts with ``Test``, implement ``make_store``, and run pytest::
-
-        class TestMyStore(StoreConformance):
-            def make_store(self):
-                return MyStore(...)
-
-    A store that outlives its object implements ``reopen``, too. Each test makes a store of its own, and closes it.
+    Derive a class from it whose name starts with ``Test``, implement ``make_store``, which returns an empty store, and
+    run pytest. A store that outlives its object implements ``reopen``, too. Each test makes a store of its own, and
+    closes it.
     """
