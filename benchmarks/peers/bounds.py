@@ -39,7 +39,7 @@ class Dispatcher:
         for thread in self.threads:
             thread.start()
 
-    def emit(self, name: str, handler: Callable[..., Any], **payload: Any) -> None:
+    def emit(self, name: str, handler: Callable[..., Any], payload: dict[str, Any]) -> None:
         with self.lock:
             self.unfinished += 1
         self.queue.append((name, handler, payload))
@@ -93,9 +93,9 @@ def chain(size: int) -> tuple[float, int]:
 
         def add(left: int, data: int) -> None:
             if left > 1:
-                dispatcher.emit("add", add, left=left - 1, data=data + 1)
+                dispatcher.emit("add", add, {"left": left - 1, "data": data + 1})
 
-        dispatcher.emit("add", add, left=size, data=0)
+        dispatcher.emit("add", add, {"left": size, "data": 0})
         dispatcher.run()
         return dispatcher.history[-1][1]["data"] + 1
 
@@ -113,15 +113,15 @@ def stream(size: int, history: str = "full", workers: int = 0) -> tuple[float, i
 
         def source(count: int) -> None:
             for number in range(count):
-                dispatcher.emit("transform", transform, data=number)
+                dispatcher.emit("transform", transform, {"data": number})
 
         def transform(data: Any = None, **kwargs: Any) -> None:
-            dispatcher.emit("sink", sink, data=data + 1)
+            dispatcher.emit("sink", sink, {"data": data + 1})
 
         def sink(data: Any = None, **kwargs: Any) -> None:
             seen.append(data)
 
-        dispatcher.emit("source", source, count=size)
+        dispatcher.emit("source", source, {"count": size})
         dispatcher.run()
         return sum(seen)
 
@@ -140,14 +140,14 @@ def two_routines(size: int) -> tuple[dict[str, float], int]:
         dispatcher = Dispatcher()
 
         def first(dispatcher: Dispatcher = dispatcher) -> None:
-            dispatcher.emit("second", second, data=1)
+            dispatcher.emit("second", second, {"data": 1})
 
         def second(data: int) -> None:
             nonlocal seen
             seen += data
 
         started = time.perf_counter()
-        dispatcher.emit("first", first)
+        dispatcher.emit("first", first, {})
         dispatcher.run()
         times.append(time.perf_counter() - started)
     return spread(times), seen
@@ -195,7 +195,7 @@ def memory(size: int) -> tuple[float, int]:
         def sink(data: Any) -> None: ...
 
         for _ in range(size):
-            dispatcher.emit("sink", sink, data=None)
+            dispatcher.emit("sink", sink, {"data": None})
         dispatcher.run()
         return dispatcher
 

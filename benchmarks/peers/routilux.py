@@ -16,7 +16,7 @@ from typing import Any
 
 from timing import held, importing, peak, repeated, spread, timed
 
-from routilux import Context, Engine, Flow, JobState, Routine, open_store, workflow
+from routilux import Context, Engine, Event, Flow, JobState, Routine, open_store, slot, workflow
 
 BOUNDS = {"max_pending": 1000, "history_limit": 1000}
 
@@ -24,12 +24,10 @@ BOUNDS = {"max_pending": 1000, "history_limit": 1000}
 class Source(Routine):
     """Emits the numbers below ``count``."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.define_slot("trigger", handler=self.send)
-        self.define_event("item", ["data"])
+    item = Event("data")
 
-    def send(self, count):
+    @slot
+    def trigger(self, count):
         for number in range(count):
             self.emit("item", data=number)
 
@@ -37,33 +35,30 @@ class Source(Routine):
 class Add(Routine):
     """Adds 1 to what arrives, and passes it on."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.define_slot("input", handler=self.add)
-        self.define_event("item", ["data"])
+    item = Event("data")
 
-    def add(self, data=None, **kwargs):
+    @slot
+    def input(self, data=None, **kwargs):
         self.emit("item", data=data + 1)
 
 
 class Sink(Routine):
     """Adds up what arrives."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-        self.define_slot("input", handler=self.collect)
+    total = 0
 
-    def collect(self, data=None, **kwargs):
+    @slot
+    def input(self, data=None, **kwargs):
         self.total += data
 
 
 def line(*routines: Routine, **options: Any) -> Flow:
     """Return a flow in which each routine's items go to the next one; ids are r0, r1, ..."""
     flow = Flow("line", **options)
-    names = [flow.add_routine(routine, f"r{place}") for place, routine in enumerate(routines)]
-    for sender, receiver in pairwise(names):
-        flow.connect(sender, "item", receiver, "input")
+    for place, routine in enumerate(routines):
+        flow.add_routine(routine, f"r{place}")
+    for sender, receiver in pairwise(routines):
+        flow.connect(sender.item, receiver.input)
     return flow
 
 
@@ -74,7 +69,6 @@ def last(job_state: JobState, routine_id: str) -> Any:
 
 def chain(size: int) -> tuple[float, int]:
     flow = line(*(Add() for _ in range(size)))
-
     seconds, job_state = repeated(lambda: flow.execute("r0", {"data": 0}))
     return seconds, last(job_state, f"r{size - 1}")
 
@@ -103,18 +97,15 @@ def peak_memory(size: int) -> tuple[float, int]:
 class Rounds(Routine):
     """Starts a round of a fan-out, and the next one when it is joined."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.joined = 0
-        self.define_slot("trigger", handler=self.begin)
-        self.define_slot("again", handler=self.count)
-        self.define_event("item", ["data"])
+    item = Event("data")
 
-    def begin(self, rounds):
+    @slot
+    def trigger(self, rounds):
         self.joined, self.rounds = 0, rounds
         self.emit("item", data=0)
 
-    def count(self, joined):
+    @slot
+    def again(self, joined):
         self.joined += joined
         self.rounds -= 1
         if self.rounds:
@@ -124,24 +115,26 @@ class Rounds(Routine):
 class Join(Routine):
     """Gathers a round."""
 
+    joined = Event("joined")
+
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.define_slot("input", handler=self.join, gather=width)
-        self.define_event("joined", ["joined"])
+        self.input = self.define_slot("input", handler=self.gather, gather=width)
 
-    def join(self, data):
+    def gather(self, data):
         self.emit("joined", joined=sum(data))
 
 
 def fan_out(size: int, width: int) -> tuple[float, int]:
-    flow, rounds = Flow("fan-out"), Rounds()
+    flow, rounds, join = Flow("fan-out"), Rounds(), Join(width)
     flow.add_routine(rounds, "rounds")
-    flow.add_routine(Join(width), "join")
-    flow.connect("join", "joined", "rounds", "again")
+    flow.add_routine(join, "join")
+    flow.connect(join.joined, rounds.again)
     for number in range(width):
-        branch = flow.add_routine(Add(), f"branch {number}")
-        flow.connect("rounds", "item", branch, "input")
-        flow.connect(branch, "item", "join", "input")
+        branch = Add()
+        flow.add_routine(branch, f"branch {number}")
+        flow.connect(rounds.item, branch.input)
+        flow.connect(branch.item, join.input)
 
     def run() -> int:
         flow.execute("rounds", {"rounds": size}).raise_for_status()
@@ -153,23 +146,18 @@ def fan_out(size: int, width: int) -> tuple[float, int]:
 class Share(Routine):
     """Tells the editors how many edits each has to make."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.define_slot("trigger", handler=self.send)
-        self.define_event("share", ["times"])
+    share = Event("times")
 
-    def send(self, times):
+    @slot
+    def trigger(self, times):
         self.emit("share", times=times)
 
 
 class Editor(Routine):
     """Edits a counter of the job so many times."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.define_slot("input", handler=self.edit)
-
-    def edit(self, ctx: Context, times):
+    @slot
+    def input(self, ctx: Context, times):
         for _ in range(times):
             with ctx.store.edit_state() as state:
                 state["count"] = state.get("count", 0) + 1
@@ -177,10 +165,12 @@ class Editor(Routine):
 
 def counter(size: int, workers: int) -> tuple[float, int]:
     with Flow("counter", execution_strategy="concurrent", max_workers=workers) as flow:
-        flow.add_routine(Share(), "share")
+        share = Share()
+        flow.add_routine(share, "share")
         for number in range(workers):
-            flow.connect("share", "share", flow.add_routine(Editor(), f"editor {number}"), "input")
-
+            editor = Editor()
+            flow.add_routine(editor, f"editor {number}")
+            flow.connect(share.share, editor.input)
         return repeated(lambda: flow.execute("share", {"times": size // workers}).get_shared_data("count"))
 
 
@@ -190,9 +180,9 @@ class LargeEditor(Routine):
     def __init__(self, change: Callable[[Any], None]) -> None:
         super().__init__()
         self.change = change
-        self.define_slot("input", handler=self.edit)
 
-    def edit(self, ctx: Context, edits):
+    @slot
+    def input(self, ctx: Context, edits):
         started = time.perf_counter()
         for _ in range(edits):
             with ctx.store.edit_state() as state:
@@ -231,7 +221,7 @@ class Sleeper(Routine):
     def __init__(self, seconds: float, workers: int) -> None:
         super().__init__()
         self.seconds = seconds
-        self.define_slot("input", handler=self.sleep, concurrency=workers)
+        self.input = self.define_slot("input", handler=self.sleep, concurrency=workers)
 
     def sleep(self, data):
         time.sleep(self.seconds)
@@ -289,7 +279,8 @@ def save_and_load(size: int, items: int) -> tuple[float, int]:
 class Quiet(Source):
     """Emits None so many times, so that all memory that a record takes is that of the record."""
 
-    def send(self, count):
+    @slot
+    def trigger(self, count):
         for _ in range(count):
             self.emit("item", data=None)
 
@@ -297,7 +288,8 @@ class Quiet(Source):
 class Ignore(Sink):
     """Does nothing."""
 
-    def collect(self, data=None, **kwargs):
+    @slot
+    def input(self, data=None, **kwargs):
         pass
 
 
@@ -310,12 +302,10 @@ def memory(size: int) -> tuple[float, int]:
 class Countdown(Routine):
     """Counts down to 1, one number per activation."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.define_slot("trigger", handler=self.count)
-        self.define_event("next", ["number"])
+    next = Event("number")
 
-    def count(self, number):
+    @slot
+    def trigger(self, number):
         if number > 1:
             self.emit("next", number=number - 1)
 
@@ -331,9 +321,9 @@ def engine(synchronous: str) -> Iterator[Engine]:
 
 def countdown(engine: Engine, **options: Any) -> Flow:
     """Return a flow whose jobs are durable."""
-    flow = Flow("countdown", engine=engine, **options)
-    flow.add_routine(Countdown(), "countdown")
-    flow.connect("countdown", "next", "countdown", "trigger")
+    flow, routine = Flow("countdown", engine=engine, **options), Countdown()
+    flow.add_routine(routine, "countdown")
+    flow.connect(routine.next, routine.trigger)
     return flow
 
 
