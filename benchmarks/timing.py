@@ -1,0 +1,68 @@
+"""The stopwatches that peers use. Standard library only, as it runs in the Python of every peer."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+MOST = 500  # how often short work is repeated for one figure
+
+least = 0.0  # seconds for which it is; set by what asks for the figure
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Run once; return the seconds that it took, and what it returned."""
+    started = time.perf_counter()
+    result = run()
+    return time.perf_counter() - started, result
+
+
+def repeated(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Run until enough time has passed for a good figure; return the median seconds of a run, and the last result."""
+    times = []
+    until = time.perf_counter() + least
+    while not times or (time.perf_counter() < until and len(times) < MOST):
+        seconds, result = timed(run)
+        times.append(seconds)
+    return statistics.median(times), result
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    """Return the median and the 99th percentile."""
+    ordered = sorted(times)
+    return {"median": statistics.median(ordered), "99th percentile": ordered[(len(ordered) * 99 - 1) // 100]}
+
+
+def held(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Run once; return the bytes that what it returned keeps in memory, and what it returned."""
+    run()  # so that what is kept for all runs is there already
+    gc.collect()
+    tracemalloc.start()
+    try:
+        result = run()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0], result
+    finally:
+        tracemalloc.stop()
+
+
+def peak() -> float:
+    """Return the most bytes that this process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def importing(statement: str, times: int) -> tuple[float, int]:
+    """Return the median seconds that an import takes in new processes of this Python, and how often it was done."""
+    program = f"import time; started = time.perf_counter(); {statement}; print(time.perf_counter() - started)"
+    took = [
+        float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+        for _ in range(times)
+    ]
+    return statistics.median(took), len(took)
