@@ -17,8 +17,8 @@ from itertools import pairwise
 
 HEAD = "flowchart TD\n"
 DRAWING = re.compile(rf"^{HEAD}(?: +.+\n?)*", re.MULTILINE)
-BOX = re.compile(r' +(n\d+)\["(.*)"\]')
-ARROW = re.compile(r' +(n\d+) -->\|"(.*)"\| (n\d+)')
+BOX = re.compile(r' +(n\d+|outside)\(?\["(.*)"\]\)?')
+ARROW = re.compile(r' +(n\d+|outside) -->\|"(.*)"\| (n\d+)')
 
 LETTER, LINE = 7.3, 17  # of the monospaced font below
 PADDING, GAP, BETWEEN = 12, 22, 22

@@ -98,3 +98,10 @@ def test_every_connection_has_an_arrow_or_is_a_line_of_its_routine(flow):
     assert len(shown) == len(flow.connections)
     assert svg.count("<rect") == len(flow.routines)
     assert unescape(svg).count("<title>") == 1
+
+
+def test_what_comes_from_outside_has_a_box_of_its_own():
+    flow, routine = Flow("outside"), Routine()
+    routine.define_slot("answer", external=True)
+    flow.add_routine(routine, "desk")
+    assert sorted(texts(flowcharts.draw(flow.to_mermaid()))) == ["Routine", "answer", "desk", "outside"]
