@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, Protocol, TypeVar, overload
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from .core.policy import ErrorHandler
 from .core.status import JobStatus
@@ -38,6 +38,8 @@ PRUNED_EVERY = 100  # jobs that begin
 
 class WorkflowState(BaseModel):
     """A base class for the ``state_schema`` of workflows, and flows: a pydantic model whose fields have defaults."""
+
+    model_config = ConfigDict(defer_build=True)  # most programs have none: its schema is built when it is needed
 
 
 class _MemoryEngine(Engine):

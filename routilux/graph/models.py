@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Json, RootModel, TypeAdapter, ValidationError, model_validator
+import pydantic
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from ..core.comparing import same
@@ -22,7 +23,6 @@ from ..routine.binding import shortened
 At = tuple[Any, ...]  # where something lies: field, key, index, field, ...
 Origins = dict[int, tuple[Any, Any]]  # id of a copy of an instance -> the copy itself, and what it is a copy of
 _PLAIN: tuple[Any, ...] = (*ATOMS, bytearray, list, dict, set, frozenset, tuple, deque, Any)
-_JSON: Any = Json
 _NO_SCHEMAS = frozenset({"default", "metadata", "cls", "serialization"})  # in a core schema
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
 
@@ -78,7 +78,7 @@ class CheckedModel:
         self.looks_around = self.as_a_whole or _takes_info(model.__pydantic_core_schema__)
         self._validator = self._alone = self._by_name = model.__pydantic_validator__
         if whole and len(fields) > 1:
-            nothing = {name: model_validator(mode="after")(_accepted) for name in whole}
+            nothing = {name: pydantic.model_validator(mode="after")(_accepted) for name in whole}
             self._alone = derived(model, **nothing).__pydantic_validator__
         if any(field.validation_alias is not None for field in fields.values()):
             # Names are names of fields wherever values come from programs; aliases are for documents.
@@ -123,7 +123,7 @@ class CheckedModel:
 
     def created(self, values: dict[str, Any], at: At = ()) -> dict[str, Any]:
         """Return the fields of a new instance, validated, from values by the names of fields. Raises Refusal."""
-        given = values.get("root") if issubclass(self.model, RootModel) else values
+        given = values.get("root") if self.model.__pydantic_root_model__ else values
         try:
             made = self._by_name.validate_python(given)
         except Exception as error:
@@ -297,7 +297,7 @@ def _takes_info(schema: Any) -> bool:
 
 
 def _is_json(metadata: list[Any]) -> bool:
-    return any(each is _JSON or isinstance(each, _JSON) for each in metadata)
+    return any(each is pydantic.Json or isinstance(each, pydantic.Json) for each in metadata)
 
 
 def _fits(annotation: Any, value: Any) -> bool:

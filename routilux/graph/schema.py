@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_json
 
 from ..core.comparing import same
@@ -33,7 +33,7 @@ class StateSchema:
     def __init__(self, model: type[BaseModel], where: str) -> None:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise DeclarationError(f"{where}: state_schema must be a pydantic model class, not {model!r}")
-        if issubclass(model, RootModel):
+        if model.__pydantic_root_model__:
             raise DeclarationError(
                 f"{where}: state_schema must be a pydantic model class with fields, not the RootModel "
                 f"{model.__name__}; make its root a field of a model"

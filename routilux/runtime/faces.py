@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import Any, NoReturn
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from ..core.copying import StandIn, copy_payload
 from ..errors import StateError
@@ -85,6 +85,7 @@ class _Access(BaseModel):
     """Stands behind the user's model in the order of bases, so that what the model does itself comes first."""
 
     __slots__ = ()
+    model_config = ConfigDict(defer_build=True)  # to build a schema is dear, and this class is validated by no one
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
