@@ -156,7 +156,7 @@ class Told:
 
     def ask(self, peer, work, size, least):
         self.asked.append((peer.name, size))
-        return self.answers.get(peer.name, {"figures": {"": 1.0}, "result": size})
+        return self.answers.get(peer.name, {"figures": {"": 1.0}, "result": size, "seconds": 9.0})
 
 
 def asked(told, limit=1000.0, quick=False, rounds=2):
@@ -182,10 +182,15 @@ def test_a_peer_that_cannot_do_the_work_or_fails_is_not_asked_again():
     assert len(figures.problems) == 1
 
 
-def test_what_would_take_a_peer_too_long_is_spared_it():
-    turns, figures = asked(Told(), limit=0.0)
-    assert turns == [(OWN, 10), ("other", 10)] * 2
-    assert {key.size for key in figures.spared} == {100, 1000}
+def test_a_peer_is_spared_what_would_take_it_too_long():
+    turns, figures = asked(Told(), limit=50.0)
+    assert {size for _, size in turns} == {10, 100}
+    assert {key: seconds for key, seconds in figures.spared.items() if key.peer == OWN} == {
+        Key("sum", 1000, OWN): 100.0
+    }
+    slow = {"figures": {"median": 1.0}, "result": 10, "seconds": 9.0}  # a figure of its own says nothing about all
+    turns, figures = asked(Told(("other", slow)), limit=50.0)
+    assert figures.spared[Key("sum", 100, "other")] == 90.0
 
 
 def test_a_worker_answers_one_request_after_the_other_whatever_the_peer_prints(tmp_path):
@@ -203,7 +208,9 @@ def test_a_worker_answers_one_request_after_the_other_whatever_the_peer_prints(t
     )
     worker = Worker(Peer("other", str(path)), sys.executable)
     try:
-        assert worker.ask(SUM, 10, 0.0) == {"figures": {"": 0.5}, "result": 10}
+        answer = worker.ask(SUM, 10, 0.0)
+        assert answer.pop("seconds") >= 0.0
+        assert answer == {"figures": {"": 0.5}, "result": 10}
         assert "ValueError: boom" in worker.ask(SUM, 100, 0.0)["error"]
         assert worker.ask(WORK[0], 10, 0.0) is None
         assert "ended with 3" in worker.ask(SUM, 1000, 0.0)["error"]
