@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.environments import BOUNDS, HERE, OWN, PEERS, Peer
 from benchmarks.figures import Figures, Key
-from benchmarks.report import amount, as_rst, as_text, figures_table, outcomes_of, targets_table
+from benchmarks.report import amount, as_rst, as_text, behind_of, figures_table, outcomes_of, targets_table
 from benchmarks.rounds import Worker, measure
 from benchmarks.targets import TARGETS, Figure, Target, judge, slower
 from benchmarks.work import WORK, Work
@@ -109,11 +109,10 @@ def test_a_target_is_met_up_to_its_bound_and_taken_at_the_first_size_that_was_me
 
 
 def test_a_peer_that_is_faster_is_told_but_for_the_bounds():
-    figures = figures_of(routilux=[2.0], bounds=[0.1], other=[1.0], another=[2.0])
+    figures = figures_of(routilux=[2.0], bounds=[0.1], other=[1.0], another=[1.95])
     assert list(slower(figures)) == [(Key("sum", 10, "other"), 0.5)]
-    told = targets_table(figures, outcomes_of(figures))
-    assert told[-1][0] == "  sum, 10: other 0.50x"
-    assert told[-2][-1] == "NO"
+    assert behind_of(figures) == ["sum, 10 numbers: other takes 0.50 of our time"]
+    assert targets_table(figures, outcomes_of(figures))[-1][-1] == "NO"
 
 
 def test_tables_show_medians_ratios_what_was_spared_and_what_cannot_be_done():
