@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .environments import BOUNDS, HERE, OWN, PEERS, CannotInstallError, Peer, python_of
 from .figures import Figures
-from .report import as_json, as_text, figures_table, in_words, machine, outcomes_of, page, targets_table
+from .report import as_json, as_text, behind_of, figures_table, in_words, machine, outcomes_of, page, targets_table
 from .rounds import Workers, measure
 from .work import WORK
 
@@ -85,12 +85,14 @@ def main() -> int:
     if given.quick:
         print("A quick run: whether all runs and is right. Its figures mean nothing.\n")
     print(words, *map(as_text, tables[1:] if given.quick else tables), sep="\n\n")
+    if not given.quick:
+        print(*["", *behind_of(figures)], sep="\n")
     measured = sum(map(len, figures.rounds.values()))
     print(f"\n{measured:,} figures, {len(figures.problems)} problems", *figures.problems, sep="\n")
     if given.json:
         given.json.write_text(json.dumps(as_json(figures, outcomes, where), indent=1) + "\n", encoding="utf-8")
     if given.rst:
-        given.rst.write_text(page(words, *tables) + "\n", encoding="utf-8")
+        given.rst.write_text(page(words, figures, *tables) + "\n", encoding="utf-8")
     return 1 if figures.problems else 0
 
 

@@ -6,13 +6,12 @@ import json
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .environments import HERE, Peer, variables_of
 from .figures import Figures
-from .work import Work
+from .work import SECONDS, Work
 
 PATIENCE = 600.0  # seconds after which a peer that does not answer is ended
 LEAST = 0.2  # seconds for which short work is repeated, for one figure
@@ -95,6 +94,12 @@ class Workers:
             worker.close()
 
 
+def once(work: Work, answer: dict[str, Any]) -> float:
+    """Return how many seconds the work takes when it is done once; short work was repeated."""
+    figures: dict[str, float] = answer["figures"]
+    return figures[""] if "" in figures and work.unit == SECONDS else answer["seconds"]
+
+
 def measure(
     work: Work, workers: Workers, rounds: int, limit: float, *, quick: bool, tell: Callable[[str], None]
 ) -> Figures:
@@ -107,16 +112,14 @@ def measure(
     for number in range(rounds):
         for size in work.sizes:
             for peer in [peer for peer, sizes in left.items() if size in sizes]:
-                started = time.perf_counter()
                 answer = workers.ask(peer, work, size, 0.0 if quick else LEAST)
-                took = time.perf_counter() - started
                 problem = figures.add(work, size, peer.name, answer)
                 if problem:
                     tell(problem)
                 if answer is None or problem:
                     left[peer] = []
                 for larger in [each for each in left[peer] if each > size and number == 0]:
-                    expected = took * work.count(larger) / work.count(size)
+                    expected = once(work, answer) * work.count(larger) / work.count(size)
                     if expected > limit:
                         left[peer].remove(larger)
                         figures.spare(work, larger, peer.name, expected)

@@ -40,15 +40,19 @@ def spread(times: list[float]) -> dict[str, float]:
     return {"median": statistics.median(ordered), "99th percentile": ordered[(len(ordered) * 99 - 1) // 100]}
 
 
-def held(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Run once; return the bytes that what it returned keeps in memory, and what it returned."""
+def held(run: Callable[[], Any], payloads: int) -> tuple[float, Any]:
+    """Run once; return the bytes that what it returned keeps in memory, without so many payloads of it, and itself.
+
+    A payload is a dict with one key.
+    """
     run()  # so that what is kept for all runs is there already
+    payload = sys.getsizeof({"data": None}) + 2 * tuple.__itemsize__  # in front of it are two words of the collector
     gc.collect()
     tracemalloc.start()
     try:
         result = run()
         gc.collect()
-        return tracemalloc.get_traced_memory()[0], result
+        return tracemalloc.get_traced_memory()[0] - payloads * payload, result
     finally:
         tracemalloc.stop()
 

@@ -203,7 +203,7 @@ WORK = (
         (K, 10 * K, 100 * K),
         "records",
         "record",
-        "What a finished job keeps in memory for each record, when the payloads hold nothing.",
+        "What a finished job keeps in memory for each record, beside its payload.",
         unit=BYTES,
     ),
     Work(

@@ -2,9 +2,9 @@
 
 Reads one request per line, ``{"work": function, "size": number, "options": {...}, "least": seconds}``, calls that
 function of the peer's file with the size and the options, and writes one answer per line: ``{"figures": {...},
-"result": ...}``, or ``{"error": ...}``. A function returns the seconds or bytes that all of the work took, or a dict of
-figures for one unit of it, and the result of the work. Where the file has no such function, or the function returns
-None, the answer is ``null``: that peer cannot do that work.
+"result": ..., "seconds": ...}``, or ``{"error": ...}``. A function returns the seconds or bytes that all of the work
+took, or a dict of figures for one unit of it, and the result of the work; ``seconds`` is how long it was busy. Where
+the file has no such function, or the function returns None, the answer is ``null``: that peer cannot do that work.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 import traceback
 from types import ModuleType
 from typing import Any
@@ -39,11 +40,13 @@ def answer(peer: ModuleType, request: dict[str, Any]) -> dict[str, Any] | None:
         return None
     timing.least = request["least"]
     gc.collect()
+    started = time.perf_counter()
     measured = function(request["size"], **request["options"])
     if measured is None:
         return None
+    seconds = time.perf_counter() - started
     figures, result = measured
-    return {"figures": figures if isinstance(figures, dict) else {"": figures}, "result": result}
+    return {"figures": figures if isinstance(figures, dict) else {"": figures}, "result": result, "seconds": seconds}
 
 
 def main(path: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.environments import BOUNDS, HERE, OWN, PEERS, Peer
 from benchmarks.figures import Figures, Key
-from benchmarks.report import amount, as_rst, as_text, figures_table, outcomes_of, targets_table
+from benchmarks.report import amount, as_rst, as_text, behind_of, figures_table, outcomes_of, targets_table
 from benchmarks.rounds import Worker, measure
 from benchmarks.targets import TARGETS, Figure, Target, judge, slower
 from benchmarks.work import WORK, Work
@@ -109,11 +109,10 @@ def test_a_target_is_met_up_to_its_bound_and_taken_at_the_first_size_that_was_me
 
 
 def test_a_peer_that_is_faster_is_told_but_for_the_bounds():
-    figures = figures_of(routilux=[2.0], bounds=[0.1], other=[1.0], another=[2.0])
+    figures = figures_of(routilux=[2.0], bounds=[0.1], other=[1.0], another=[1.95])
     assert list(slower(figures)) == [(Key("sum", 10, "other"), 0.5)]
-    told = targets_table(figures, outcomes_of(figures))
-    assert told[-1][0] == "  sum, 10: other 0.50x"
-    assert told[-2][-1] == "NO"
+    assert behind_of(figures) == ["sum, 10 numbers: other takes 0.50 of our time"]
+    assert targets_table(figures, outcomes_of(figures))[-1][-1] == "NO"
 
 
 def test_tables_show_medians_ratios_what_was_spared_and_what_cannot_be_done():
@@ -156,7 +155,7 @@ class Told:
 
     def ask(self, peer, work, size, least):
         self.asked.append((peer.name, size))
-        return self.answers.get(peer.name, {"figures": {"": 1.0}, "result": size})
+        return self.answers.get(peer.name, {"figures": {"": 1.0}, "result": size, "seconds": 9.0})
 
 
 def asked(told, limit=1000.0, quick=False, rounds=2):
@@ -182,10 +181,15 @@ def test_a_peer_that_cannot_do_the_work_or_fails_is_not_asked_again():
     assert len(figures.problems) == 1
 
 
-def test_what_would_take_a_peer_too_long_is_spared_it():
-    turns, figures = asked(Told(), limit=0.0)
-    assert turns == [(OWN, 10), ("other", 10)] * 2
-    assert {key.size for key in figures.spared} == {100, 1000}
+def test_a_peer_is_spared_what_would_take_it_too_long():
+    turns, figures = asked(Told(), limit=50.0)
+    assert {size for _, size in turns} == {10, 100}
+    assert {key: seconds for key, seconds in figures.spared.items() if key.peer == OWN} == {
+        Key("sum", 1000, OWN): 100.0
+    }
+    slow = {"figures": {"median": 1.0}, "result": 10, "seconds": 9.0}  # a figure of its own says nothing about all
+    turns, figures = asked(Told(("other", slow)), limit=50.0)
+    assert figures.spared[Key("sum", 100, "other")] == 90.0
 
 
 def test_a_worker_answers_one_request_after_the_other_whatever_the_peer_prints(tmp_path):
@@ -203,7 +207,9 @@ def test_a_worker_answers_one_request_after_the_other_whatever_the_peer_prints(t
     )
     worker = Worker(Peer("other", str(path)), sys.executable)
     try:
-        assert worker.ask(SUM, 10, 0.0) == {"figures": {"": 0.5}, "result": 10}
+        answer = worker.ask(SUM, 10, 0.0)
+        assert answer.pop("seconds") >= 0.0
+        assert answer == {"figures": {"": 0.5}, "result": 10}
         assert "ValueError: boom" in worker.ask(SUM, 100, 0.0)["error"]
         assert worker.ask(WORK[0], 10, 0.0) is None
         assert "ended with 3" in worker.ask(SUM, 1000, 0.0)["error"]

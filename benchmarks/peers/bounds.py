@@ -199,7 +199,7 @@ def memory(size: int) -> tuple[float, int]:
         dispatcher.run()
         return dispatcher
 
-    kept, dispatcher = held(run)
+    kept, dispatcher = held(run, size)
     return kept, len(dispatcher.history)
 
 

@@ -295,7 +295,7 @@ class Ignore(Sink):
 
 def memory(size: int) -> tuple[float, int]:
     flow = line(Quiet(), Ignore())
-    kept, job_state = held(lambda: flow.execute("r0", {"count": size - 1}))
+    kept, job_state = held(lambda: flow.execute("r0", {"count": size - 1}), size)
     return kept, len(job_state.get_execution_history())
 
 

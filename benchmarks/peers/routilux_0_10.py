@@ -205,5 +205,5 @@ class Ignore(Sink):
 
 def memory(size: int) -> tuple[float, int]:
     flow = line(Quiet(), Ignore())
-    kept, job_state = held(lambda: execute(flow, "r0", {"count": size}))
+    kept, job_state = held(lambda: execute(flow, "r0", {"count": size}), size)
     return kept, min(size, len(job_state.get_execution_history()))
