@@ -10,7 +10,7 @@ import pytest
 from crashing import Mortal
 from test_durable_life import SOON, flow_of
 
-from routilux import ContextError, Engine, ExecutionError, StoreError, signals
+from routilux import ContextError, Engine, ExecutionError, Flow, Routine, StoreError, signals
 from routilux.runtime import committers, sleeping
 from routilux.runtime.committers import Committers
 from routilux.store.memory import MemoryStore
@@ -299,3 +299,20 @@ def test_a_job_is_the_same_whatever_the_order_of_keys_and_sets(engine, first, ag
     flow.execute("r0", first, job_id="j")
     assert flow.execute("r0", again, job_id="j").status == "completed"
     assert len(calls) == 1
+
+
+def test_l2_an_input_whose_deadline_has_come_closes_when_the_store_is_there_again(monkeypatch):
+    monkeypatch.setattr(sleeping, "AGAIN", 1_000_000)
+    store = Away("receive")
+    with Engine(store=store) as engine:
+        flow, routine = Flow("deadline", engine=engine), Routine()
+        routine.define_slot("trigger", handler=lambda: None)
+        routine.define_slot("answer", external=True, deadline=0.01)
+        flow.add_routine(routine, "desk")
+        store.away.set()
+        state = flow.execute("desk")
+        assert store.asked.wait(SOON)
+        assert state.status == "waiting"
+        store.away.clear()
+        assert state.wait(SOON)
+        assert state.status == "completed"

@@ -197,6 +197,9 @@ class DurableJob(JournaledJob):
             try:
                 self._keeper.attend(self)  # what was sent in time is not too late
                 self.close_input(slot)
+            except StoreError:
+                if self.halted is None:
+                    self._keeper.again(close)
             except RoutiluxError as error:  # the job has halted; whoever goes on with it closes the input
                 logger.info("the input '%s.%s' of %s stays open: %s", slot.routine_id, slot.name, self.subject, error)
 

@@ -48,6 +48,9 @@ class Keeper(Protocol):
     def attend(self, job: Any) -> None:
         """See to the messages that lie in the inbox for a job."""
 
+    def again(self, work: Callable[[], object]) -> None:
+        """Do something again in a while that the store was not there for."""
+
     def taped(self, job: Any) -> None:
         """A job has a tape."""
 

@@ -162,6 +162,7 @@ class Keeping(Corresponding):
             and not self.runs_here(head.job_id)
             and (wanted is None or head.job_id in wanted)
         ]
+        asked = self.messages_to({head.job_id for head in found})
         claimed = self.claim([head.job_id for head in found if head.owner != self.owner])
         # What came to rest here, or could not go on for want of room, is this engine's still.
         mine = [self.head_of(head.job_id) for head in found if head.owner == self.owner]
@@ -179,7 +180,6 @@ class Keeping(Corresponding):
         except RoutiluxError:
             self.store.let_go(self.owner, [each.head.job_id for each in claimed])
             raise
-        asked = self.messages_to({job.record.job_id for job, _ in taken})
         for job, deaths in taken:
             if job.record.status is JobStatus.FAILED:  # it rests until it is resumed
                 self.live[job.record.job_id] = job
@@ -215,7 +215,10 @@ class Keeping(Corresponding):
             if activation.wait is not None:
                 self.look_after(job, activation.wait.jobs)
         if job.record.job_id in asked:
-            self.attend(job)
+            try:
+                self.attend(job)
+            except StoreError as error:  # they stay in the inbox
+                logger.warning("messages to job %r cannot be seen to now: %s", job.record.job_id, error)
         job.go_on()
 
     def run_suspect(self) -> None:
