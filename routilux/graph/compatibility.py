@@ -171,7 +171,7 @@ def as_it_was(plan: Plan, shape: Any) -> Plan:
 def _end(nodes: Mapping[str, NodePlan], end: list[Any]) -> tuple[SlotPlan, Any]:
     routine_id, name, rename = end
     if routine_id not in nodes or name not in nodes[routine_id].slots:
-        raise LoadError(f"the flow lacks slot '{routine_id}.{name}', to which the job has emitted")
+        raise LoadError(f"the flow lacks slot '{routine_id}.{name}', to which an event led when the job was made")
     return nodes[routine_id].slots[name], rename
 
 
