@@ -46,8 +46,8 @@ class Flow(Steerable, Streamable, Graph):
         version: which version of the flow this is, in any form; kept with its jobs. A job that was saved by another
             version is not loaded, and a durable one not recovered.
         execution_strategy: ``"sequential"`` runs the handlers of a job one at a time, in the thread that calls
-            `execute`; ``"concurrent"`` runs up to ``max_workers`` of them at a time, on that thread
-            and on worker threads.
+            `execute` unless there is a time limit; ``"concurrent"`` runs up to ``max_workers`` of them at a time, on
+            that thread and on worker threads.
         max_workers: how many handlers of one job run at a time under ``"concurrent"``, and how many worker threads
             the flow asks its engine for.
         max_pending: how many deliveries a job may have queued before handlers that emit more have to help with, or
