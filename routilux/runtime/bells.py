@@ -12,6 +12,9 @@ class Bell(Protocol):
     def set(self) -> None:
         """Wake whoever sleeps on it. Any thread may call it, at any time."""
 
+    def clear(self) -> None:
+        """Have it sleep again, after it was rung. Whoever sleeps on it calls it."""
+
 
 def ring(bells: list[Bell] | deque[Bell]) -> None:
     """Wake all who sleep on these bells."""

@@ -11,16 +11,19 @@ from .bells import Bell
 from .gate import Gate
 from .pool import WorkerPool
 
+PASSES = 100  # edits of others that somebody who was called waits for at the most
+
 
 class Edits:
     """One editor at a time. An activation that may not act any more is no editor either.
 
     All that is here changes under the job's lock; ``waiting`` are the bells of those who wait, in the order in which
-    they came. When nobody edits, the first of them is called, and nobody else may edit before it does; if it cannot
-    edit after all, the next one is called.
+    they came. When nobody edits, the first of them is called; if it cannot edit after all, the next one is. Until it
+    runs, others may edit before it, because a switch of threads takes as long as many edits: `PASSES` times at the
+    most, and then the next edit is kept for it.
     """
 
-    __slots__ = ("_called", "_editor", "_gate", "_pool", "_record", "waiting")
+    __slots__ = ("_called", "_editor", "_gate", "_passed", "_pool", "_record", "waiting")
 
     def __init__(self, gate: Gate, record: JobRecord, pool: WorkerPool) -> None:
         self._gate = gate
@@ -28,10 +31,13 @@ class Edits:
         self._record = record
         self._editor: Activation | None = None
         self._called: Bell | None = None
+        self._passed = 0  # edits by others since somebody was called, or called again
         self.waiting: deque[Bell] = deque()
 
     def take(self, activation: Activation, check: Callable[[Activation], None]) -> None:
         """Wait until nobody else edits, and become the editor; ``check`` raises when the activation may not act."""
+        if self.try_take(activation, check):
+            return
         bell = threading.Event()
         while not self.try_take(activation, check, bell):
             try:
@@ -41,24 +47,38 @@ class Edits:
                 self.withdraw(bell)
                 raise
 
-    def try_take(self, activation: Activation, check: Callable[[Activation], None], bell: Bell) -> bool:
-        """Become the editor if nobody else is, or was called to be, and return whether.
+    def try_take(self, activation: Activation, check: Callable[[Activation], None], bell: Bell | None = None) -> bool:
+        """Become the editor if nobody else is, and no edit is kept for somebody else, and return whether.
 
-        If not, the bell rings when it is time to try again, with the same bell. Whoever does not must `withdraw` it.
+        If not, a bell rings when it is time to try again, with the same bell; whoever does not must `withdraw` it.
         Raises what ``check`` does when the activation may not act.
         """
         with self._gate:
             try:
                 check(activation)
             except BaseException:
-                self.withdraw(bell)
+                if bell is not None:
+                    self.withdraw(bell)
                 raise
-            if self._taken() or self._called not in (None, bell):
-                self.waiting.append(bell)
+            called = bell is not None and self._called is bell
+            kept = not called and self._called is not None
+            if self._taken() or (kept and self._passed >= PASSES):
+                if bell is not None:
+                    self._queue(bell, called)
                 return False
-            self._called = None
+            if called:
+                self._called = None
+            self._passed = self._passed + 1 if kept else 0
             self._editor = activation
             return True
+
+    def _queue(self, bell: Bell, called: bool) -> None:
+        if called:  # it was passed, and is still the first
+            self._called = None
+            bell.clear()
+            self.waiting.appendleft(bell)
+        else:
+            self.waiting.append(bell)
 
     def withdraw(self, bell: Bell) -> None:
         """Do not wait for a bell any more; if it has rung, the next one's does."""

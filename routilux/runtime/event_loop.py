@@ -28,6 +28,10 @@ class LoopBell:
         except RuntimeError:  # the loop was closed, so nobody waits
             pass
 
+    def clear(self) -> None:
+        """Have the task wait for the next time that it is set."""
+        self._future = self._loop.create_future()
+
     def _ring(self) -> None:
         if not self._future.done():
             self._future.set_result(None)
