@@ -17,7 +17,7 @@ BOUNDS = "bounds"
 
 @dataclass(frozen=True)
 class Peer:
-    """Who does the work: a name, its file in ``peers/``, and what pip installs for it.
+    """Who does the work: a name, its file in ``peers/``, what pip installs for it, and environment variables.
 
     Without requirements, it runs in this Python, and with this checkout.
     """
@@ -25,6 +25,7 @@ class Peer:
     name: str
     file: str
     requirements: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 PEERS = (
@@ -36,6 +37,7 @@ PEERS = (
     Peer("pydantic-graph", "pydantic_graph.py", ("pydantic-graph==2.68.0",)),
     Peer("burr", "burr.py", ("burr[pydantic]==0.42.0",)),
     Peer("dbos", "dbos.py", ("dbos==3.4.0",)),
+    Peer("dbos in WAL mode", "dbos.py", ("dbos==3.4.0",), (("JOURNAL_MODE", "WAL"),)),
 )
 
 
@@ -66,7 +68,7 @@ def python_of(peer: Peer, cache: Path) -> str:
 def variables_of(peer: Peer) -> dict[str, str]:
     """Return the environment variables for a peer's processes: none that change what Python does or imports."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return kept if peer.requirements else {**kept, "PYTHONPATH": str(HERE.parent)}
+    return {**kept, **dict(peer.variables), **({} if peer.requirements else {"PYTHONPATH": str(HERE.parent)})}
 
 
 def _run(command: list[str]) -> None:

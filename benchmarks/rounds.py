@@ -105,7 +105,7 @@ def measure(
 ) -> Figures:
     """Have all peers do a piece of work at all of its sizes, in turn, in each of so many rounds.
 
-    A peer is spared a size that would take it more than ``limit`` seconds, going by the size before.
+    Another package is spared a size that would take it more than ``limit`` seconds, going by the size before.
     """
     figures = Figures()
     left = {peer: list(work.sizes[:1] if quick else work.sizes) for peer in workers.pythons}
@@ -118,7 +118,7 @@ def measure(
                     tell(problem)
                 if answer is None or problem:
                     left[peer] = []
-                for larger in [each for each in left[peer] if each > size and number == 0]:
+                for larger in [each for each in left[peer] if each > size and peer.requirements and number == 0]:
                     expected = once(work, answer) * work.count(larger) / work.count(size)
                     if expected > limit:
                         left[peer].remove(larger)
