@@ -215,7 +215,11 @@ def remember(
         activation.attempt,
         activation.emitted,
     )
-    record.history.append(entry)
+    # What History.append does, without a call: it would be one more for every activation.
+    history = record.history
+    history.entries.append(entry)
+    if history.room is not None and len(history.entries) >= history.room:
+        history.drop()
     return entry
 
 

@@ -147,6 +147,7 @@ class Durable(DurableState):
                 for wrote in batch.writes:
                     for key in (*wrote.values, *wrote.removed):
                         self.own[wrote.area, key] = record.versions[wrote.area, key]
+                        self.touched = True
                 job.committed(fact, activation, result)
             finally:
                 gate.leave()

@@ -132,6 +132,7 @@ class DurableState(Committing):
         """Remember which revision was read: that of the first look since the last point."""
         known = self.pending.looked.get((area, key))
         self.reads[area, key] = self.record.revision if known is None else known[1]
+        self.touched = True
 
     def look(self, area: Area, key: str, *, noting: bool = True) -> tuple[Any, int]:
         """Return the value of a key as this turn sees it, `MISSING` if it is not there, and of which revision it is."""
@@ -141,6 +142,7 @@ class DurableState(Committing):
         value, revision = self._looked(area, key)
         if noting:
             self.reads[area, key] = revision
+            self.touched = True
         return value, revision
 
     def _looked(self, area: Area, key: str | None) -> tuple[Any, int]:
@@ -202,6 +204,7 @@ class DurableState(Committing):
         own = self.pending.own(routine_id)
         state, revision = self._looked(routine_id, None)
         self.reads[routine_id, None] = revision
+        self.touched = True
         return None if state is None and not own else over(state or {}, own)
 
     def snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
@@ -210,6 +213,7 @@ class DurableState(Committing):
         if read:
             values, revision = self._looked(None, None)
             self.reads[None, None] = revision
+            self.touched = True
         else:
             with self.job.lock:
                 self.still(activation)

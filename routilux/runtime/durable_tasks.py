@@ -65,7 +65,7 @@ class DurableTaskTurn(Durable, TaskTurn):
 
     async def end_attempt(self, activation: Activation, error: BaseException | None) -> None:
         """Commit the end of the attempt, or its wait."""
-        if self.state_used and self.waits_for is None:
+        if self.touched and self.waits_for is None:
             error = self.commit_changes(error)
         at = self.job.now()
         self.activation = None

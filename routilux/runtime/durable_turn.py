@@ -66,7 +66,7 @@ class DurableTurn(Durable, Turn):
                 if self.depth and isinstance(error, (KeyboardInterrupt, SystemExit)):
                     raise error
                 error = None
-                if self.reads or self.own or self.nested or self.finish_with or self.state_used:
+                if self.touched:
                     self._forget()
         finally:
             current.set(self.outer)
@@ -86,7 +86,7 @@ class DurableTurn(Durable, Turn):
                 self._handle(slot, activation)
         except BaseException as raised:
             self.error = raised
-        if self.state_used and self.waits_for is None:
+        if self.touched and self.waits_for is None:
             self.error = self.commit_changes(self.error)
 
     def drop_state(self) -> None:

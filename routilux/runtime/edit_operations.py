@@ -54,7 +54,7 @@ class EditOperations(StateOperations):
                 self.held_before = self.held
                 self.held = [*(self.held or ())]
                 self.editing = draft
-                self.state_used = True
+                self.touched = True
         except BaseException:
             self.job.edits.give(activation)
             raise
@@ -143,7 +143,7 @@ class EditOperations(StateOperations):
         """Forget what an activation has done to the state."""
         self.reads, self.own = {}, {}
         self.draft = self.face = self.given = self.editing = self.held_before = None
-        self.state_used = False
+        self.touched = False
 
     def release(self, activation: Activation, held: HeldEmissions) -> None:
         """Let held emissions leave. The caller holds the lock."""

@@ -38,17 +38,16 @@ class Operations(EditOperations):
 
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine that runs; see `Routine.emit`."""
-        activation = self.activation
+        activation, job, record = self.activation, self.job, self.record
         if activation is None or get_ident() != self.thread:
             raise self.not_acting(f"emit({event_name!r})")
         event = self._event(activation.slot, event_name, params)
         isolate = False
-        if self.job.plan.copy_payloads:
+        if job.plan.copy_payloads:
             for value in params.values():
                 if value.__class__ not in ATOMS:
                     params, isolate = copy_payload(params), True
                     break
-        job, record = self.job, self.record
         gate = job.lock
         if not gate.try_enter(False):
             gate.enter()
@@ -126,6 +125,7 @@ class Operations(EditOperations):
         with self.job.lock:
             self.check(activation)
             self.finish_with = (value,)
+            self.touched = True
 
     def send_output(self, output_type: str, data: dict[str, Any]) -> None:
         """Append to the job's outputs."""
@@ -165,7 +165,7 @@ class Operations(EditOperations):
         except (KeyError, TypeError):  # unknown, or not even hashable
             raise self._undeclared(slot, event_name, params) from None
         if event.params is not None:
-            if not params.keys() <= event.params:
+            if not event.params.issuperset(params):
                 raise self._undeclared(slot, event_name, params)
             if event.validators is not None:
                 self._validate(slot, event, event.validators, params)

@@ -21,17 +21,16 @@ class StateOperations(StateWrites):
     """Reads, writes, and the working copy.
 
     ``editing`` is the state inside an open edit, ``given`` the model that was handed out last as a copy of the whole
-    state. ``state_used`` is set by whatever is to be seen to when the handler has returned.
+    state.
     """
 
-    __slots__ = ("editing", "face", "given", "state_used")
+    __slots__ = ("editing", "face", "given")
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.face: Any = None
         self.given: tuple[Any, Origins] | None = None
         self.editing: EditDraft | None = None
-        self.state_used = False
 
     def acting_for(self, activation: Activation, what: str) -> None:
         """Raise ContextError unless this thread runs this activation now."""
@@ -89,7 +88,7 @@ class StateOperations(StateWrites):
         if schema.checked.with_models:
             paired(copied, values, origins)
         self.given = (schema.instance(copied), origins)
-        self.state_used = True
+        self.touched = True
         return self.given[0]
 
     def snapshot(self, activation: Activation, *, read: bool = False) -> tuple[dict[str, Any], int]:
@@ -248,5 +247,5 @@ class StateOperations(StateWrites):
             with self.job.lock:
                 self.still(activation)
                 self.draft = draft
-                self.state_used = True
+                self.touched = True
         return self.face

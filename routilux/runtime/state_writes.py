@@ -37,19 +37,21 @@ class StateWrites(ActingTurn):
 
     ``reads`` and ``own`` hold the revisions at which this activation has read, and itself written, keys of an area (or,
     with None for the key, the whole area). ``draft``, its working copy, knows what was read through it. ``shared`` are
-    the shared data as the turn sees them.
+    the shared data as the turn sees them. ``touched`` is set by whatever is to be seen to, or forgotten, when the
+    handler has returned.
 
     A thread whose activation was given up may be anywhere in here. So what others may see is changed under the job's
     lock, after a look at whether it may act, and the rest lies in objects that are made anew for each activation.
     """
 
-    __slots__ = ("draft", "own", "reads", "shared")
+    __slots__ = ("draft", "own", "reads", "shared", "touched")
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.reads: dict[tuple[Area, str | None], int] = {}
         self.own: dict[tuple[Area, str], int] = {}
         self.draft: WorkingCopy | None = None
+        self.touched = False
         self.shared: Mapping[str, Any] = job.record.shared
 
     @property
@@ -61,6 +63,7 @@ class StateWrites(ActingTurn):
     def note_read(self, area: Area, key: str | None) -> None:
         """Remember which revision of a key, or of a whole area, was read. The caller holds the lock."""
         self.reads[area, key] = self.record.revision
+        self.touched = True
 
     def look(self, area: Area, key: str) -> tuple[Any, int]:
         """Return the value of a key, `MISSING` if it is not there, and of which revision it is. The caller holds the
@@ -181,6 +184,7 @@ class StateWrites(ActingTurn):
             self.job.note(Wrote(area, values, removed))
         for key in (*values, *removed):
             self.own[area, key] = self.record.revision
+        self.touched = True
 
     def seen(self, key: str) -> int:
         """Return the latest revision of a key of the shared data that this activation has read; -1 for none."""

@@ -49,7 +49,7 @@ class Stepping(Operations):
                 f"the handler runs again, so that each needs its own (in a loop, add an index)"
             )
         self.names.add(name)
-        self.state_used = True  # so that the names are forgotten at the end
+        self.touched = True  # so that the names are forgotten at the end
 
     def reach(self, kind: str, name: str | None) -> Point | None:
         """Come to a point; return it if the handler has been there before."""

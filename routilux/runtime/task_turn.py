@@ -172,7 +172,7 @@ class TaskTurn(Committing):
     async def end_attempt(self, activation: Activation, error: BaseException | None) -> None:
         """Commit the end of the attempt."""
         job, record = self.job, self.record
-        if self.state_used:
+        if self.touched:
             error = self.commit_changes(error)
         at = job.now()
         self.activation = None

@@ -60,7 +60,7 @@ class Turn(Committing):
                         self._handle(slot, activation)
                 except BaseException as raised:
                     error = raised
-                if self.state_used:
+                if self.touched:
                     error = self.commit_changes(error)
                 at = now()
                 self.activation = None
@@ -88,7 +88,7 @@ class Turn(Committing):
                     if activation is not None:
                         activation.started = now()  # its time begins after the listeners'
                 left -= 1
-                if self.reads or self.own or self.nested or self.finish_with or self.state_used:
+                if self.touched:
                     self._forget()
         finally:
             current.set(self.outer)
@@ -212,6 +212,7 @@ class Turn(Committing):
             with job.lock:
                 job.emitting -= 1
                 self.nested += job.now() - since
+                self.touched = True
                 self.nested_since = None
             if self.helper is not None:
                 self.helper.stir()
