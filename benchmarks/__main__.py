@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", metavar="TEXT", default="", help="only the work whose name has this in it")
     parser.add_argument("--rounds", type=int, help="default: 5, or 2 if quick")
-    parser.add_argument("--limit", type=float, default=20.0, help="spare a peer what takes it longer, in seconds")
+    parser.add_argument("--limit", type=float, default=10.0, help="spare a peer what takes it longer, in seconds")
     parser.add_argument("--cache", type=Path, default=HERE.parent / ".benchmarks", help="where environments are kept")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
     parser.add_argument("--rst", type=Path, metavar="FILE", help="write the tables for the documentation to a file")

@@ -180,14 +180,11 @@ def durable(size: int, synchronous: str) -> tuple[float, int]:
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         persister = SQLitePersister(db_path="", connection=connection)
         persister.initialize()
-        application = (
-            ApplicationBuilder()
-            .with_graph(graph)
-            .with_entrypoint("edit")
-            .with_state(count=0, size=size)
-            .with_state_persister(persister)
-            .build()
-        )
-        seconds, (_, _, state) = timed(lambda: application.run(halt_before=["end"]))
+
+        def run() -> State:
+            builder = ApplicationBuilder().with_graph(graph).with_entrypoint("edit").with_state(count=0, size=size)
+            return builder.with_state_persister(persister).build().run(halt_before=["end"])[2]
+
+        seconds, state = timed(run)
         persister.cleanup()
     return seconds, state["count"]

@@ -312,16 +312,17 @@ class Countdown(Routine):
 
 @contextmanager
 def engine(synchronous: str) -> Iterator[Engine]:
-    """Give an engine with a new store in a file."""
+    """Give an engine with a new store in a file, which has run a job, as it opens its lease with the first."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/jobs.db?synchronous={synchronous}"
         with Engine(store=open_store(url)) as made:
+            countdown(made, "first").execute("countdown", {"number": 1})
             yield made
 
 
-def countdown(engine: Engine, **options: Any) -> Flow:
+def countdown(engine: Engine, flow_id: str = "countdown", **options: Any) -> Flow:
     """Return a flow whose jobs are durable."""
-    flow, routine = Flow("countdown", engine=engine, **options), Countdown()
+    flow, routine = Flow(flow_id, engine=engine, **options), Countdown()
     flow.add_routine(routine, "countdown")
     flow.connect(routine.next, routine.trigger)
     return flow
