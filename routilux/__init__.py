@@ -33,18 +33,19 @@ from .flow import Flow
 from .graph import Connection, Finding
 from .routine import Event, ExecutionContext, Resource, Routine, Slot
 from .routine.function import FunctionRoutine, routine
-from .routine.method import slot
-from .runtime.async_store import AsyncStore
+from .routine.method import SlotMethod, slot
+from .runtime.async_store import AsyncEdit, AsyncStore
 from .runtime.clock import Clock
 from .runtime.context import AsyncContext, Context
 from .runtime.either_face import WorkflowContext
 from .runtime.engine import Engine
 from .runtime.facts import Fact, Lagged
-from .runtime.invoking import ChildHandle
+from .runtime.invoking import ChildHandle, Invocable
 from .runtime.job_state import JobState
+from .runtime.outputs import OutputQueue
 from .runtime.reports import ExecutionRecord, OpenInput, Output, Performance
 from .runtime.step_faces import AsyncSteps, Steps
-from .runtime.store import Store
+from .runtime.store import Edit, Store
 from .runtime.streams import Stream
 from .store.base import Claimed, FactStore, Inbox, JobHead, Message
 from .store.opening import open_store
@@ -65,13 +66,16 @@ __all__ = [
     "Resource",
     "Routine",
     "Slot",
+    "SlotMethod",
     "routine",
     "slot",
     # running
     "AsyncContext",
+    "AsyncEdit",
     "AsyncStore",
     "Clock",
     "Context",
+    "Edit",
     "Engine",
     "ExecutionContext",
     "Store",
@@ -86,6 +90,7 @@ __all__ = [
     "Claimed",
     "FactStore",
     "Inbox",
+    "Invocable",
     "JobHead",
     "Message",
     "Steps",
@@ -97,6 +102,7 @@ __all__ = [
     "JobStatus",
     "OpenInput",
     "Output",
+    "OutputQueue",
     "Performance",
     # streaming a job
     "Fact",

@@ -49,16 +49,16 @@ class Flow(Steerable, Streamable, Graph):
             `execute` unless there is a time limit; ``"concurrent"`` runs up to ``max_workers`` of them at a time, on
             that thread and on worker threads.
         max_workers: how many handlers of one job run at a time under ``"concurrent"``, and how many worker threads
-            the flow asks its engine for.
+            the flow asks its engine for; by default four more than there are CPUs, 32 at most.
         max_pending: how many deliveries a job may have queued before handlers that emit more have to help with, or
-            wait for, those that are queued. A soft bound on memory.
+            wait for, those that are queued. A soft bound on memory; 10,000 by default.
         history_limit: how many activations a job's history keeps; None keeps all. Counts and timings stay exact.
         copy_payloads: whether containers and models in a payload are copied when it is emitted and when it is
             handled. Without, all who get the payload share them.
         state_schema: a pydantic model of the shared data that handlers see as ``ctx.state``; its fields are validated
             at every write. Give all of them defaults.
         max_state_bytes: how large the shared data may be when a job starts or is saved, as JSON; in a durable job, also
-            at every commit.
+            at every commit. 1 MiB by default.
         engine: whose threads it uses; those that all flows of the process share by default. With an engine that has a
             store, its jobs are durable.
 

@@ -198,7 +198,8 @@ PUBLIC = [
 INSIDE = {
     "Engine": {"attach", "count_given_up_helper", "event_loop", "job_here", "moves", "release"},
     "Flow": {"changing", "entry_slot", "invocation", "known_types", "learn_types", "plan"},
-    "Slot": {"checked"},
+    "Invocable": {"invocation"},
+    "Slot": {"checked", "of"},
     "WorkflowState": {"model_config"},
 }
 

@@ -19,7 +19,10 @@ from .slot import MergeFunction, P, R, Slot, SlotOptions
 
 
 class SlotMethod(Generic[P, R]):
-    """A method that handles what arrives at a slot. Made by `slot`; on a routine, the attribute is its `Slot`."""
+    """A method that handles what arrives at a slot. Made by `slot`.
+
+    It is what the attribute of the class is; that of a routine is its `Slot`.
+    """
 
     def __init__(self, function: Any, name: str | None, options: SlotOptions) -> None:
         self.function = function

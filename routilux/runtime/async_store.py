@@ -65,7 +65,7 @@ class AsyncStore:
 
 
 class AsyncEdit(PendingEdit):
-    """An edit of the state by a coroutine handler: ``async with`` gives the state to edit."""
+    """An edit of the state by a coroutine handler. Made by `AsyncStore.edit_state`; ``async with`` gives the state."""
 
     __slots__ = ()
     _turn: Acting

@@ -14,7 +14,7 @@ from ..store.unpacking import as_mapping
 
 
 class Invocable(Protocol):
-    """What can be invoked: a flow, or a workflow made from a function."""
+    """What can be submitted or invoked as a job: a `Flow`, or a `Workflow`."""
 
     def invocation(self, payload: Any, entry: str | None) -> tuple[Any, str, Mapping[str, Any]]:
         """Return the flow, the entry routine, and the parameters that a payload becomes."""

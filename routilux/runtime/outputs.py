@@ -12,7 +12,7 @@ from .reports import Output
 
 
 class OutputQueue(Protocol):
-    """A `queue.Queue`, or whatever else has its ``put``."""
+    """What `Flow.add_output_handler` can put outputs into: a ``queue.Queue``, or whatever else has its ``put``."""
 
     def put(self, item: Output, /) -> Any:
         """Take in an output."""

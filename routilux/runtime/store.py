@@ -207,7 +207,7 @@ class PendingEdit:
 
 
 class Edit(PendingEdit):
-    """An edit of the state by a plain handler: ``with`` gives the state to edit."""
+    """An edit of the state by a plain handler. Made by `Store.edit_state`; ``with`` gives the state to edit."""
 
     __slots__ = ()
     _turn: Acting

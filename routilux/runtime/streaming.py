@@ -49,7 +49,8 @@ class Streamable:
             user_id: handed to the handlers' contexts.
             initial_state: values of the shared data to begin with.
             job_state: an earlier job of this flow.
-            buffer: how many facts the stream may be behind, before it misses some; the job does not wait for it.
+            buffer: how many facts the stream may be behind, before it misses some, 1000 by default; the job does not
+                wait for it.
             until_ended: go on reading when the job is paused, or waits for what has to come from outside.
 
         Raises:
@@ -92,7 +93,8 @@ class Streamable:
             job_state: the job.
             cursor: the number of the fact to begin with, such as the ``cursor`` of an earlier stream; by default what
                 happens from now on. With 0, from the first fact that there is.
-            buffer: how many facts the stream may be behind, before it misses some; the job does not wait for it.
+            buffer: how many facts the stream may be behind, before it misses some, 1000 by default; the job does not
+                wait for it.
             until_ended: go on reading when the job is paused, or waits for what has to come from outside.
 
         Raises:
