@@ -17,7 +17,6 @@ from .graph.wiring import Graph
 from .runtime.arguments import check_options, payload_of
 from .runtime.dispatcher import leave, rest, run_to_rest, wait_for_rest
 from .runtime.engine import Engine, default_engine
-from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, call_first, new_id
@@ -100,6 +99,8 @@ class Flow(Steerable, Streamable, Graph):
         self.copy_payloads = copy_payloads
         self.max_state_bytes = max_state_bytes
         if state_schema is not None:
+            from .runtime.typed_faces import typed_face
+
             self.schema = StateSchema(state_schema, where)
             self.schema.face = typed_face(self.schema)
         if engine is not None and not isinstance(engine, Engine):
