@@ -57,7 +57,7 @@ if TYPE_CHECKING:  # what the table below says, for those who read the code and 
     from .runtime.streams import Stream
     from .store.base import Claimed, FactStore, Inbox, JobHead, Message
     from .store.opening import open_store
-    from .store.values import Serializer
+    from .store.serializer import Serializer
     from .workflow import Workflow, WorkflowState, workflow
 
 late.fetch_late(
@@ -96,7 +96,7 @@ late.fetch_late(
         "runtime.streams": "Stream",
         "store.base": "Claimed FactStore Inbox JobHead Message",
         "store.opening": "open_store",
-        "store.values": "Serializer",
+        "store.serializer": "Serializer",
         "workflow": "Workflow WorkflowState workflow",
     },
 )

@@ -23,13 +23,12 @@ from .runtime.jobs import Jobs, NewJob, call_first, new_id
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
 from .runtime.resources import Resources
-from .runtime.saving import as_document
 from .runtime.steering import Steerable
 from .runtime.streaming import Streamable
 from .runtime.threads import SharedThreads, on_event_loop
 from .store import files
 from .store.files import StrPath
-from .store.values import Serializer
+from .store.serializer import Serializer
 
 DESCRIBED_OPTIONS = ("version", "execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
@@ -288,6 +287,8 @@ class Flow(Steerable, Streamable, Graph):
 
     def restore(self, data: Mapping[str, Any], serializer: Serializer | None = None) -> JobState:
         """Return the job of this flow that `JobState.to_dict` has described: what `JobState.from_dict` does."""
+        from .runtime.job_documents import as_document
+
         return self._jobs.restored(as_document(data), "the saved job", serializer)
 
     # --- as data ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..core.points import Answered
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StatusError
 from ..graph.schema import check_size, plain
-from ..store.values import Serializer
+from ..store.serializer import Serializer
 from .arguments import job_id_of, payload_of, text_of
 from .clock import reading_of
 from .crew import Hooks, callers_variables
@@ -28,7 +28,7 @@ from .holding import refuse_inside
 from .invoking import Invocation, answer_of
 from .job import Job
 from .job_state import JobState
-from .saving import Keeper, load_record
+from .saving import Keeper
 from .telling import tell
 from .threads import SharedThreads
 from .turn import Turn
@@ -232,6 +232,8 @@ class Jobs:
 
     def restored(self, document: Any, name: str, serializer: Serializer | None) -> JobState:
         """Return a job that was saved; ``name`` is what the document is called in errors. It does not run."""
+        from .job_documents import load_record
+
         record = load_record(self._flow, document, name, serializer)
         keeping = self._flow.engine.keeping
         if keeping is None or record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED):
