@@ -25,17 +25,22 @@ FLOORS = [
 # The modules of our own are those that need asyncio, blinker, logging or sqlite3, or that are needed only by durable
 # jobs, by states with a schema, or to save and load.
 LATE_IMPORTS = {
+    "difflib",
     "networkx",
+    "random",
     "routilux.runtime.announcing",
     "routilux.runtime.durable_tasks",
     "routilux.runtime.event_loop",
+    "routilux.runtime.job_documents",
     "routilux.runtime.keeping",
     "routilux.runtime.logs",
     "routilux.runtime.serving",
     "routilux.runtime.task_calling",
     "routilux.runtime.task_turn",
     "routilux.runtime.typed_faces",
+    "routilux.store.reading",
     "routilux.store.sqlite",
+    "traceback",
 }
 MODULES = {
     "routilux"

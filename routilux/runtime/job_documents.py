@@ -7,15 +7,17 @@ clock of this process, so that what was due at some time of day still is.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from ..core.job_record import JobRecord
+from ..core.plan import Plan
 from ..errors import LoadError, SaveError
-from ..graph.schema import check_size
+from ..graph.schema import StateSchema, check_size
 from ..store import files
 from ..store.documents import check_flow, document_of, record_form, record_of
+from ..store.known_types import KnownTypes
 from ..store.reading import Reader
 from ..store.record_writing import snapshot
 from ..store.serializer import Serializer, check_serializer
@@ -24,7 +26,24 @@ from ..store.values import Writer
 from .clock import reading_of
 from .holding import refuse_handler, refuse_listener, refuse_on_loop, still
 from .job import Job
-from .saving import Keeper
+from .threads import SharedThreads
+
+
+class Keeper(Protocol):
+    """A flow, as far as saving and loading its jobs depend on it."""
+
+    flow_id: str
+    version: str | None
+    history_limit: int | None
+    schema: StateSchema | None
+    engine: SharedThreads
+
+    def plan(self) -> Plan:
+        """Return the compiled form of the flow."""
+
+    def known_types(self) -> KnownTypes:
+        """Return the classes whose instances may be saved."""
+
 
 # --- saving -----------------------------------------------------------------------------------------------------
 

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
-from ..core.plan import Plan
 from ..errors import LoadError
-from ..graph.schema import StateSchema
 from ..store import files
 from ..store.files import StrPath
-from ..store.known_types import KnownTypes
 from ..store.serializer import Serializer
 from .job import Job
-from .threads import SharedThreads
 
 S = TypeVar("S", bound="Savable")
-
-
-class Keeper(Protocol):
-    """A flow, as far as saving and loading its jobs depend on it."""
-
-    flow_id: str
-    version: str | None
-    history_limit: int | None
-    schema: StateSchema | None
-    engine: SharedThreads
-
-    def plan(self) -> Plan:
-        """Return the compiled form of the flow."""
-
-    def known_types(self) -> KnownTypes:
-        """Return the classes whose instances may be saved."""
 
 
 class Savable:
