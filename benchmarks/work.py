@@ -183,7 +183,8 @@ WORK = (
         (1,),
         "process",
         "import",
-        "The package is imported in a new process; for the bounds, ``BaseModel`` and ``TypeAdapter`` of pydantic.",
+        "What a program begins with is imported in a new process; for the bounds, ``BaseModel`` and ``TypeAdapter`` of "
+        "pydantic.",
         count=one,
     ),
     Work(

@@ -17,20 +17,18 @@ from .graph.wiring import Graph
 from .runtime.arguments import check_options, payload_of
 from .runtime.dispatcher import leave, rest, run_to_rest, wait_for_rest
 from .runtime.engine import Engine, default_engine
-from .runtime.faces import typed_face
 from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
 from .runtime.jobs import Jobs, NewJob, call_first, new_id
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
 from .runtime.resources import Resources
-from .runtime.saving import as_document
 from .runtime.steering import Steerable
 from .runtime.streaming import Streamable
 from .runtime.threads import SharedThreads, on_event_loop
 from .store import files
 from .store.files import StrPath
-from .store.values import Serializer
+from .store.serializer import Serializer
 
 DESCRIBED_OPTIONS = ("version", "execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
 DEFAULT_MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
@@ -100,6 +98,8 @@ class Flow(Steerable, Streamable, Graph):
         self.copy_payloads = copy_payloads
         self.max_state_bytes = max_state_bytes
         if state_schema is not None:
+            from .runtime.typed_faces import typed_face
+
             self.schema = StateSchema(state_schema, where)
             self.schema.face = typed_face(self.schema)
         if engine is not None and not isinstance(engine, Engine):
@@ -287,6 +287,8 @@ class Flow(Steerable, Streamable, Graph):
 
     def restore(self, data: Mapping[str, Any], serializer: Serializer | None = None) -> JobState:
         """Return the job of this flow that `JobState.to_dict` has described: what `JobState.from_dict` does."""
+        from .runtime.job_documents import as_document
+
         return self._jobs.restored(as_document(data), "the saved job", serializer)
 
     # --- as data ------------------------------------------------------------------------------------------------

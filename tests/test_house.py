@@ -22,18 +22,25 @@ FLOORS = [
     {"flow"},
     {"builtin", "cli", "ext", "testing", "workflow"},
 ]
-# The modules of our own are those that need asyncio, blinker, logging or sqlite3, or that only durable jobs need.
+# The modules of our own are those that need asyncio, blinker, logging or sqlite3, or that are needed only by durable
+# jobs, by states with a schema, or to save and load.
 LATE_IMPORTS = {
+    "difflib",
     "networkx",
+    "random",
     "routilux.runtime.announcing",
     "routilux.runtime.durable_tasks",
     "routilux.runtime.event_loop",
+    "routilux.runtime.job_documents",
     "routilux.runtime.keeping",
     "routilux.runtime.logs",
     "routilux.runtime.serving",
     "routilux.runtime.task_calling",
     "routilux.runtime.task_turn",
+    "routilux.runtime.typed_faces",
+    "routilux.store.reading",
     "routilux.store.sqlite",
+    "traceback",
 }
 MODULES = {
     "routilux"
@@ -89,8 +96,8 @@ def test_imports_are_at_the_top_but_for_slow_ones(module):
     assert late <= LATE_IMPORTS
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_nothing_is_imported_for_type_checkers_only(module):
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"routilux"}))
+def test_nothing_but_the_names_of_the_door_is_imported_for_type_checkers_only(module):
     assert "TYPE_CHECKING" not in MODULES[module].read_text()
 
 
@@ -126,7 +133,38 @@ def test_every_public_name_exists_is_documented_and_is_all_there_is():
     visible = {
         name for name, value in vars(routilux).items() if not name.startswith("_") and not inspect.ismodule(value)
     }
-    assert visible == set(routilux.__all__)
+    assert visible - {"TYPE_CHECKING"} == set(routilux.__all__)
+
+
+def test_the_door_fetches_each_name_from_where_type_checkers_see_it():
+    seen = {}
+    for node in ast.walk(ast.parse(MODULES["routilux"].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level and node.module != "core":
+            seen |= {alias.name: f".{node.module}" for alias in node.names}
+    assert vars(routilux)["_homes"] == seen
+    assert set(routilux.__all__) == seen.keys()
+    for name in routilux.__all__:
+        value = getattr(routilux, name)
+        assert getattr(value, "__module__", None) == f"routilux{seen[name]}", name
+
+
+def in_a_new_process(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_a_name_of_the_door_that_is_called_like_a_module_is_never_that_module():
+    code = """
+import sys, types
+import routilux.workflow, routilux.routine.slot
+assert {"Flow", "routine", "workflow"} <= set(dir(routilux)) and "Flow" not in vars(routilux)
+from routilux import *
+assert workflow is routilux.workflow is sys.modules["routilux.workflow"].workflow
+assert routine is routilux.routine is sys.modules["routilux.routine.function"].routine
+assert Flow is routilux.Flow and "Flow" in vars(routilux)
+"""
+    in_a_new_process(code)
+    with pytest.raises(AttributeError, match="module 'routilux' has no attribute 'Flows'"):
+        routilux.Flows  # noqa: B018
 
 
 def test_every_public_method_is_documented():
@@ -140,9 +178,33 @@ def test_every_public_method_is_documented():
                 assert inspect.getdoc(function), f"{name}.{attribute}"
 
 
-def test_importing_does_not_import_what_is_slow_and_seldom_needed():
-    # The last three come with pydantic's RootModel, and with the first schema of a model that is built.
-    slow = {"networkx", "asyncio", "logging", "blinker", "sqlite3", "zipfile", "socket", "importlib.metadata"}
-    code = f"import sys, routilux; print(sorted({slow} & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout == "[]\n"
+# What comes with RootModel, with the class of a model, and with its first schema.
+OF_MODELS = {"annotated_types", "pydantic.fields", "zipfile", "socket", "importlib.metadata"}
+SLOW = {"networkx", "asyncio", "logging", "blinker", "sqlite3", "difflib", *OF_MODELS}
+
+
+def imported_by(code):
+    return set(in_a_new_process(f"import sys\n{code}\nprint(*sys.modules)").split())
+
+
+def test_importing_the_package_imports_none_of_it():
+    found = imported_by("import routilux")
+    assert {name for name in found if name.startswith("routilux")} == {
+        "routilux",
+        "routilux.core",
+        "routilux.core.late",
+        "routilux.core.version",
+    }
+    assert "pydantic" not in found
+
+
+def test_importing_what_programs_begin_with_does_not_import_what_is_slow_and_seldom_needed():
+    found = imported_by("from routilux import Engine, Flow, JobStatus, Routine, routine, slot")
+    assert not found & (SLOW | LATE_IMPORTS)
+    assert not found & {
+        "routilux.workflow",
+        "routilux.store.values",
+        "routilux.store.documents",
+        "routilux.store.memory",
+    }
+    assert len({name for name in found if name.startswith("routilux")}) <= 111

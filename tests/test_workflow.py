@@ -614,7 +614,7 @@ def test_a_state_is_committed_when_the_function_fails(made):
 
 def test_importing_makes_no_engine_and_neither_does_declaring():
     code = (
-        "import routilux, threading\n"
+        "import routilux.workflow, threading\n"
         "import sys; module = sys.modules['routilux.workflow']\n"
         "@routilux.workflow\n"
         "def f(ctx): return ctx.step.uuid('a')\n"

@@ -259,7 +259,7 @@ def jobs(size: int) -> tuple[float, int]:
 
 
 def imports(size: int) -> tuple[float, int]:
-    return importing("import routilux", size)
+    return importing("from routilux import Flow, Routine", size)  # `import routilux` alone imports none of it
 
 
 def save_and_load(size: int, items: int) -> tuple[float, int]:

@@ -9,28 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from .frozen import Frozen
 from .policy import ErrorHandler
-
-
-class _Shared:
-    """Copies of a record share what is frozen; what is worked out from it can be kept beside it."""
-
-    __slots__ = ("__weakref__",)
-
-    def __deepcopy__(self, memo: object) -> Any:
-        return self
-
 
 COUNT, SOURCES, ALL = "count", "sources", "all"
 DELIVER, DROP, ERROR = "deliver", "drop", "error"
 OUTSIDE = ""  # the source of what does not come along a connection
 
 
-@dataclass(frozen=True, slots=True)
-class Gather(_Shared):
+class Gather(Frozen):
     """How a slot gathers deliveries until they are handled together.
 
     Args:
@@ -51,8 +40,7 @@ class Gather(_Shared):
         return f"gather {what}" + ("" if self.key is None else f" by {self.key!r}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SlotPlan(_Shared):
+class SlotPlan(Frozen):
     """One slot of one routine in the flow.
 
     ``direct``: the payload may be passed to the handler as it is. ``holds``: the policy holds emissions back until
@@ -80,8 +68,7 @@ class SlotPlan(_Shared):
     deadline: int | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Route(_Shared):
+class Route(Frozen):
     """Where an emission goes, and which of its parameters are renamed on the way.
 
     ``source`` is what its connection is called among those that lead to the same slot.
@@ -105,8 +92,7 @@ def routes_of(
     return tuple(routes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class EventPlan(_Shared):
+class EventPlan(Frozen):
     """One event of one routine; ``params`` is None when it takes any parameter.
 
     ``validators`` are those of the parameters that have a type; None when there are none. ``counts``: what is emitted
@@ -120,8 +106,7 @@ class EventPlan(_Shared):
     counts: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reach(_Shared):
+class Reach(Frozen):
     """From where the slots that gather can be reached; these are numbered.
 
     Args:
@@ -143,8 +128,7 @@ class Reach(_Shared):
     parts: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MailboxPlan(_Shared):
+class MailboxPlan(Frozen):
     """How many deliveries of a mailbox may be handled at a time, and what its handlers are.
 
     ``timed``: one of its slots has a timeout. ``on_loop``: all of its handlers are coroutine functions.
@@ -155,8 +139,7 @@ class MailboxPlan(_Shared):
     on_loop: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NodePlan(_Shared):
+class NodePlan(Frozen):
     """One routine in the flow. ``slots`` and ``events`` are filled while the plan is built, then left alone."""
 
     routine_id: str
@@ -165,8 +148,7 @@ class NodePlan(_Shared):
     events: dict[str, EventPlan]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan(_Shared):
+class Plan(Frozen):
     """A whole flow, ready to run. ``reach`` is None when no slot gathers; ``inputs`` are the external slots."""
 
     flow_id: str

@@ -6,8 +6,7 @@ inside it. The points of a turn that has not ended are kept, so that it can be r
 step, wait and edit as it was.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated here: a NamedTuple compiles those that are strings, one by one, when it is made.
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 

@@ -5,8 +5,7 @@ delivery. `machine.apply` folds one into a `JobRecord`. Times (``at``) are nanos
 clock, ``spent`` is a duration in nanoseconds.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated here: a NamedTuple compiles those that are strings, one by one, when it is made.
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -153,7 +152,7 @@ def as_it_was(plan: Plan, shape: Any) -> Plan:
     slots = []
     for slot in plan.slots:
         taken_in, _ = slots_before.get((slot.routine_id, slot.name), ("override", False))
-        slots.append(replace(slot, node=nodes[slot.routine_id], **_taking_in(taken_in)))
+        slots.append(slot.with_changes(node=nodes[slot.routine_id], **_taking_in(taken_in)))
         nodes[slot.routine_id].slots[slot.name] = slots[-1]
     routes = {}
     for name, node in plan.nodes.items():
@@ -163,9 +162,9 @@ def as_it_was(plan: Plan, shape: Any) -> Plan:
     reach = reach_of(slots, routes)
     for (name, event_name), leads in routes.items():
         event = plan.nodes[name].events[event_name]
-        nodes[name].events[event_name] = replace(event, routes=leads, counts=counts(reach, leads))
+        nodes[name].events[event_name] = event.with_changes(routes=leads, counts=counts(reach, leads))
     inputs = tuple(slot for slot in slots if slot.external)
-    return replace(plan, nodes=nodes, slots=tuple(slots), reach=reach, inputs=inputs)
+    return plan.with_changes(nodes=nodes, slots=tuple(slots), reach=reach, inputs=inputs)
 
 
 def _end(nodes: Mapping[str, NodePlan], end: list[Any]) -> tuple[SlotPlan, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -26,16 +25,16 @@ class Holder(Protocol):
     def __hash__(self) -> int: ...
 
 
-@dataclass(eq=False)
 class Declaration:
     """All that one routine has declared."""
 
-    slots: dict[str, Slot] = field(default_factory=dict)
-    events: dict[str, Event] = field(default_factory=dict)
-    bound: dict[Declared, Slot | Event] = field(default_factory=dict)  # by what stands for it on the class
-    config: dict[str, Any] = field(default_factory=dict)
-    error_handler: ErrorHandler | None = None
-    holders: WeakKeyDictionary[Any, str] = field(default_factory=WeakKeyDictionary)  # with its id in each
+    def __init__(self) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.events: dict[str, Event] = {}
+        self.bound: dict[Declared, Slot | Event] = {}  # by what stands for it on the class
+        self.config: dict[str, Any] = {}
+        self.error_handler: ErrorHandler | None = None
+        self.holders: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # with its id in each
 
 
 def declaration_of(routine: Routine) -> Declaration:

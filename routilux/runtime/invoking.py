@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from ..core.records import ErrorRecord
 from ..errors import ExecutionError, StepError
-from ..store.reading import Reader
 from ..store.unpacking import as_mapping
 
 
@@ -91,6 +90,8 @@ def result_of(invocation: Invocation, job_id: str, answer: Mapping[str, Any], *,
     if answer["status"] == "completed":
         result = answer["result"]
         if durable:
+            from ..store.reading import Reader
+
             flow = invocation.flow
             values = Reader(f"flow {flow.flow_id!r}", flow.known_types, None)
             result = values.value(result, f"the result of job {job_id!r}")

@@ -15,11 +15,13 @@ from ..core.copying import copy_payload, needs_copy
 from ..core.history import History
 from ..core.job_record import JobRecord
 from ..core.machine import started, wrote
+from ..core.plan import Plan
 from ..core.points import Answered
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StatusError
-from ..graph.schema import check_size, plain
-from ..store.values import Serializer
+from ..graph.schema import StateSchema, check_size, plain
+from ..store.known_types import KnownTypes
+from ..store.serializer import Serializer
 from .arguments import job_id_of, payload_of, text_of
 from .clock import reading_of
 from .crew import Hooks, callers_variables
@@ -28,20 +30,30 @@ from .holding import refuse_inside
 from .invoking import Invocation, answer_of
 from .job import Job
 from .job_state import JobState
-from .saving import Keeper, load_record
 from .telling import tell
 from .threads import SharedThreads
 from .turn import Turn
 
 
-class Startable(Keeper, Protocol):
+class Startable(Protocol):
     """A flow, as far as its jobs depend on it."""
 
+    flow_id: str
+    version: str | None
+    history_limit: int | None
+    schema: StateSchema | None
+    engine: SharedThreads
     execution_strategy: str
     max_workers: int
     max_pending: int
     copy_payloads: bool
     max_state_bytes: int
+
+    def plan(self) -> Plan:
+        """Return the compiled form of the flow."""
+
+    def known_types(self) -> KnownTypes:
+        """Return the classes whose instances may be saved."""
 
     def entry_slot(self, entry_id: Any, slot: str | None) -> str:
         """Return the slot that an execution from a routine starts with."""
@@ -232,6 +244,8 @@ class Jobs:
 
     def restored(self, document: Any, name: str, serializer: Serializer | None) -> JobState:
         """Return a job that was saved; ``name`` is what the document is called in errors. It does not run."""
+        from .job_documents import load_record
+
         record = load_record(self._flow, document, name, serializer)
         keeping = self._flow.engine.keeping
         if keeping is None or record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED):

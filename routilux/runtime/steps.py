@@ -6,13 +6,12 @@ handler does these things on its thread, a coroutine handler awaits them (see `d
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from ..core.frozen import Frozen
 from ..core.numbers import LONGEST_SECONDS, real, seconds, whole
 from ..core.points import Point, Wait
 from ..core.policy import MOST_RETRIES, ErrorHandler, ErrorStrategy
@@ -88,8 +87,7 @@ class Stepping(Protocol):
         """Return the point at which the handler has waited in memory."""
 
 
-@dataclass(frozen=True)
-class StepOptions:
+class StepOptions(Frozen):
     """How often, and after which pauses, a step's function is called again.
 
     Raises DeclarationError for a number out of range, or something that is no exception class.
@@ -193,6 +191,8 @@ def new_uuid() -> str:
 
 def new_random() -> float:
     """Return a random number from 0 to 1."""
+    import random
+
     return random.random()
 
 

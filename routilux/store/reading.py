@@ -22,8 +22,9 @@ from ..routine.binding import shortened
 from . import models
 from .known_types import KnownTypes, is_namedtuple
 from .plain import MARK
+from .serializer import Serializer
 from .unpacking import as_mapping
-from .values import Attribute, Serializer, spell_path
+from .values import Attribute, spell_path
 
 
 class Reader:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import Enum, Flag
 from math import isfinite
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -27,18 +27,8 @@ from ..routine.binding import shortened
 from . import models
 from .known_types import KnownTypes, full_name, is_namedtuple
 from .plain import DEEPEST, MARK, all_text, is_plain
+from .serializer import Serializer
 from .unpacking import plain_kind
-
-
-@runtime_checkable
-class Serializer(Protocol):
-    """What turns values of a program's own classes into JSON and back, when jobs are saved and loaded."""
-
-    def serialize(self, value: Any) -> Any:
-        """Return a form of the value that can be saved. Raises TypeError for a value that it does not know."""
-
-    def deserialize(self, data: Any) -> Any:
-        """Return the value whose form this is."""
 
 
 class Attribute(str):
