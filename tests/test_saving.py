@@ -526,7 +526,7 @@ def test_l4_work_and_states_for_what_the_flow_has_no_more_are_listed():
     flow = flow_with(("one", "two", "three"), "gone")
     state = flow.execute("r0")
     assert view(again(state, flow)) == view(state)
-    with pytest.raises(LoadError, match=r"the flow lacks what .* work for: routine 'gone', event 'r0\.three'$"):
+    with pytest.raises(LoadError, match=r"lacks .* for: slot 'gone\.input', routine 'gone', event 'r0\.three'; put"):
         again(state, flow_with(("one", "two"), "other"))
 
 

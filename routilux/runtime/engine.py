@@ -165,6 +165,7 @@ class Engine(SharedThreads):
 
         Raises:
             RecoveryError: when flows have changed; nothing has been started then.
+            LoadError: when a flow lacks what a job needs, or a journal is damaged; nothing has been started then.
             StoreError: when the store cannot be read.
         """
         keeping = self._kept("recover()")

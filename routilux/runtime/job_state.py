@@ -247,7 +247,8 @@ class JobState(Savable):
         if routine_id is not None:
             found = reports.performance(totals.get(routine_id, Totals()))
         else:
-            found = {name: reports.performance(totals[name]) for name in self._record.plan.nodes if name in totals}
+            names = dict.fromkeys((*self._record.plan.nodes, *totals))  # the flow may have had others
+            found = {name: reports.performance(totals[name]) for name in names if name in totals}
         with self._job.lock:
             history.adopt(totals, ever)
         return found

@@ -106,7 +106,7 @@ class Loading(Owning):
 
         Raises:
             RecoveryError: when the flow is not what it was; with ``allow_changes``, only for another ``version``.
-            LoadError: when the journal is damaged.
+            LoadError: when the flow lacks what the job still needs, or the journal is damaged.
             StoreError: when the store cannot be read.
         """
         journal, snapshot, bodies = open_journal(self.store, head.job_id, head.epoch)
