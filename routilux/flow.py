@@ -287,7 +287,7 @@ class Flow(Steerable, Streamable, Graph):
 
     def restore(self, data: Mapping[str, Any], serializer: Serializer | None = None) -> JobState:
         """Return the job of this flow that `JobState.to_dict` has described: what `JobState.from_dict` does."""
-        return self._jobs.restored(as_document(data), "the saved job", serializer)
+        return self._jobs.restored(as_document(data), "the dict", serializer)
 
     # --- as data ------------------------------------------------------------------------------------------------
 

@@ -420,7 +420,8 @@ def test_l1_a_change_of_status_is_in_the_table_or_raises(old, new):
     if new.value in LIFE[old.value]:
         check_change("job 'j'", old, new)
     else:
-        with pytest.raises(StatusError, match=rf"^job 'j' is {old} and cannot become {new}; what may follow: "):
+        rest = rf"; it can become: {', '.join(sorted(LIFE[old.value]))}" if LIFE[old.value] else rf": a {old} job stays"
+        with pytest.raises(StatusError, match=rf"^job 'j' is {old} and cannot become {new}{rest}"):
             check_change("job 'j'", old, new)
 
 

@@ -646,7 +646,7 @@ def test_l4_values_that_no_longer_fit_their_class_are_named():
         (lambda old: old["Pair"](1, 2), {"Pair": Pair}, r"has the fields \['b'\], which Pair does not have"),
         (lambda old: old["Shade"].DARK, {"Shade": Shade}, "is no member of Shade"),
     ):
-        with pytest.raises(LoadError, match=rf"flow 'values': the saved job, job 'job': .*'key'\]\[0\] .*{message}"):
+        with pytest.raises(LoadError, match=rf"flow 'values': job 'job' in the dict: .*'key'\]\[0\] .*{message}"):
             load_changed(value_of, **change)
 
 

@@ -152,7 +152,7 @@ class Loading(Owning):
 
     def foreign(self, head: JobHead) -> Job:
         """Return a job as the store has it, which does not run here."""
-        flow = self.engine.flow_of(head.flow_id)
+        flow = self.engine.flow_of(head.flow_id, f"job {head.job_id!r} cannot be read: ")
         loaded = self.load(flow, head, allow_changes=True)
         return self.elsewhere(flow, loaded.record)
 
