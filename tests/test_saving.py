@@ -10,7 +10,8 @@ from datetime import timedelta
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink, Source, Step, chain
 from pydantic import BaseModel, Field, field_serializer, field_validator, model_validator
@@ -609,7 +610,7 @@ SPOILERS = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.data())
 def test_l4_hostile_data_raise_one_kind_of_error_or_load_into_a_job_that_can_be_read(data):
     document = copy.deepcopy(SAVED)
@@ -641,7 +642,7 @@ def test_l4_hostile_data_raise_one_kind_of_error_or_load_into_a_job_that_can_be_
         view(loaded)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_l4_any_flipped_byte_of_a_file_is_noticed(data):
     content = CONTENT

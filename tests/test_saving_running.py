@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink, Source, Step, chain
 
@@ -371,7 +372,7 @@ def run(flow, state=None):
     return state
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.integers(1, 30), st.sampled_from([0.0, 1e-4]))
 def test_l4_a_job_saved_at_any_moment_and_continued_ends_like_one_that_never_was(moment, delay):
     saver = Saver()
@@ -430,7 +431,7 @@ def graph_outcome(state):
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(graphs(), st.integers(1, 8), st.booleans())
 def test_l4_generated_graphs_saved_at_any_moment_end_like_undisturbed_ones(graph, moment, concurrent):
     options = {"execution_strategy": "concurrent", "max_workers": 3} if concurrent else {}

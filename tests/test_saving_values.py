@@ -17,7 +17,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink
 from pydantic import (
@@ -166,7 +167,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(VALUES)
 def test_l4_any_nesting_of_values_comes_back(value):
     assert same(back(flow_for(), value), value)
