@@ -1,6 +1,7 @@
 """How examples are generated: no example fails for being slow, since the machine may be busy with other things.
 
-``pytest --hypothesis-profile few`` generates a fifth of them: for one Python more, when another has had them all.
+``pytest --hypothesis-profile few`` generates a fifth of them, and takes a third of the crashes: for one Python more,
+when another has had them all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many examples a test is given; see `conftest` for the profiles."""
+"""How many examples a test is given, and how many of many cases it takes; see `conftest` for the profiles."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def examples(count: int) -> settings:
     A profile's ``max_examples`` is how many it has of a hundred.
     """
     return settings(max_examples=max(count * settings.default.max_examples // 100, 5))
+
+
+def each_or_every(step: int) -> int:
+    """Return the step in which to go through cases that take long: 1, or ``step`` when examples are to be few."""
+    return 1 if settings.default.max_examples >= 100 else step

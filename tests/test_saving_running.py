@@ -126,7 +126,7 @@ def test_l4_saves_at_any_time_harm_nothing(options):
         step.emit("output", data=data)
 
     sink = Sink()
-    with chain(Source(range(2_000)), Step(target), sink, engine=Engine(), **options) as flow:
+    with chain(Source(range(800)), Step(target), sink, engine=Engine(), **options) as flow:
         state = flow.start("r0")
         threads = [threading.Thread(target=save_on, args=(state,)) for _ in range(2)]
         for thread in threads:
@@ -135,12 +135,12 @@ def test_l4_saves_at_any_time_harm_nothing(options):
         done.set()
         for thread in threads:
             thread.join(LONG)
-        assert (str(state.status), sink.got) == ("completed", list(range(2_000)))
-        assert state.get_routine_state("r1") == {"count": 2_000}
+        assert (str(state.status), sink.got) == ("completed", list(range(800)))
+        assert state.get_routine_state("r1") == {"count": 800}
         loaded = flow.restore(saved[len(saved) // 2])
         if loaded.status == "paused":
             flow.execute("r0", job_state=loaded)
-        assert loaded.get_routine_state("r1") == {"count": 2_000}
+        assert loaded.get_routine_state("r1") == {"count": 800}
 
 
 def test_l4_save_inside_a_handler_of_the_job_is_refused(tmp_path):
