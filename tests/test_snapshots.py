@@ -483,7 +483,15 @@ def test_j4_a_shape_is_made_once_per_plan_and_is_json():
 
 @pytest.mark.parametrize(
     "shape",
-    [None, [], {}, {**OLD, "slots": [[]]}, {**OLD, "events": 1}, {**OLD, "events": [["a", "e", [["b", "s", 1]]]]}],
+    [
+        None,
+        [],
+        {},
+        {**OLD, "slots": [[]]},
+        {**OLD, "events": 1},
+        {**OLD, "events": [["a", "e", [["b", "s", 1]]]]},
+        {**OLD, "events": [["a", "e", [["b", "nowhere", None]]]]},
+    ],
 )
 def test_j8_what_is_no_shape_is_refused(shape):
     with pytest.raises(LoadError, match="this is no shape of a flow"):
