@@ -288,7 +288,7 @@ def test_all_waits_for_a_turn_that_waits_upstream(engine):
     flow.connect("napper", "output", "joint", "input")
     with flow:
         assert flow.execute("source").status == "completed"
-    assert [each["data"] for each in joint.got] == [[1, 2, 0]]
+    assert [sorted(each["data"]) for each in joint.got] == [[0, 1, 2]], "several at a time give up order"
 
 
 def test_all_waits_for_deferred_events_until_the_job_is_resumed(engine):
