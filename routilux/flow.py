@@ -289,7 +289,7 @@ class Flow(Steerable, Streamable, Graph):
         """Return the job of this flow that `JobState.to_dict` has described: what `JobState.from_dict` does."""
         from .runtime.job_documents import as_document
 
-        return self._jobs.restored(as_document(data), "the saved job", serializer)
+        return self._jobs.restored(as_document(data), "the dict", serializer)
 
     # --- as data ------------------------------------------------------------------------------------------------
 

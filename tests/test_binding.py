@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink, Source, Step, chain
 from pydantic import BaseModel, Field
@@ -121,7 +122,7 @@ def test_b1_falsy_values_are_values():
 NAMES = st.sampled_from("abcd")
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     needed=st.sets(NAMES, max_size=3),
     optional=st.sets(NAMES, max_size=3),
@@ -499,7 +500,7 @@ def test_b6_each_connection_renames_for_itself():
     assert state.get_execution_history("a")[0].data == {"data": "v"}
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.dictionaries(NAMES, st.integers()), st.permutations("wxyz"), st.sets(NAMES))
 def test_b6_every_value_arrives_once_under_its_name(payload, new_names, mapped):
     mapping = {old: new for old, new in zip("abcd", new_names, strict=True) if old in mapped}

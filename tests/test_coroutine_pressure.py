@@ -16,7 +16,7 @@ MODES = pytest.mark.parametrize(
     ids=["sequential", "concurrent"],
 )
 KINDS = pytest.mark.parametrize("target", [Step, AsyncStep], ids=["plain target", "coroutine target"])
-MANY = 100_000
+MANY = 30_000
 
 
 def context_of(step):

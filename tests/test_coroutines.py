@@ -6,7 +6,8 @@ import asyncio
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import AsyncStep, Meeting, Signal, Sink, Source, Step, at_rest, chain
 
@@ -523,7 +524,7 @@ NODES = st.integers(1, 5).flatmap(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(NODES, st.integers(1, 12), st.sampled_from([1, 4]), st.sampled_from([1, 5, 10_000]))
 def test_d1_d3_any_graph_handles_each_emission_once_and_in_order(graph, items, workers, most):
     nodes, edges = graph

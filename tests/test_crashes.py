@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from crashing import World, life_of, outcome
+from generated import each_or_every
 from pydantic import BaseModel
 
 from routilux import AsyncContext, Context, ErrorHandler, Flow, Routine
@@ -234,7 +235,7 @@ def check_every_crash(build, *, heard=True, every=1, **options):
     assert undisturbed["status"] == "completed"
     assert undisturbed["shared"]["steady"] is True
     assert undisturbed["result"] == {"total": 15, "asked": 49}
-    for left in range(1, 1000, every):
+    for left in range(1, 1000, every * each_or_every(3)):
         world = World(build, **options)
         end = steadied(sees_it_through(world, [left], live, heard=heard))
         assert end == undisturbed, f"after a crash behind fact {left}"
@@ -313,7 +314,7 @@ def test_j2_j4_every_pair_of_crashes_of_a_small_job_changes_nothing(monkeypatch,
     assert undisturbed["status"] == "completed"
     facts = world.writes[0]
     assert facts > (19 if snapshots else 10)
-    for first in range(1, facts):
+    for first in range(1, facts, each_or_every(3)):
         for second in range(0, facts - first + 1, 3 if snapshots else 1):
             world = World(small)
             end = sees_it_through(world, [first, second], live)
@@ -429,7 +430,7 @@ def test_j1_j4_a_crash_after_any_fact_of_a_job_with_joins_changes_nothing(monkey
     assert len(undisturbed["log"]) == 5
     facts = world.writes[0]
     assert facts > 20
-    for left in range(1, facts, 3 if snapshots else 1):
+    for left in range(1, facts, 3 if snapshots else each_or_every(3)):
         world = World(joining)
         end = sees_it_through(world, [left], answered, heard=heard)
         assert (end, world.again) == (undisturbed, []), f"after a crash behind fact {left}"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink, Source, chain
 from pydantic import BaseModel, Field
@@ -729,7 +730,7 @@ def run(works, values, engine, strategy):
 OPTIONS = st.fixed_dictionaries({"merge_strategy": st.sampled_from(["override", "append"])})
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     options=st.tuples(OPTIONS, OPTIONS),
     values=st.lists(st.integers(-1, 5), max_size=6),

@@ -340,8 +340,13 @@ def test_get_finds_jobs_that_run_have_ended_or_wait(opened):
         with pytest.raises(ExecutionError, match="no job 'k'"):
             engine.get("k")
     with Engine(store=opened()) as engine:
-        with pytest.raises(ExecutionError, match="no flow 'f'"):
+        told = (
+            "^job 'j' cannot be read: no flow 'f' is registered with this engine; make it .*; there are no registered"
+        )
+        with pytest.raises(ExecutionError, match=told):
             engine.get("j")
+        with pytest.raises(ExecutionError, match=r"^no flow 'g' is registered with this engine; make it with this"):
+            engine.submit("g")
         assert [head.job_id for head in engine.jobs()] == ["j"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from datetime import datetime, timezone
 from functools import partial
@@ -20,6 +21,7 @@ from routilux import (
     ErrorHandler,
     ExecutionError,
     Flow,
+    LoadError,
     RecoveryError,
     Routine,
     StatusError,
@@ -709,6 +711,109 @@ def test_recovery_without_a_routine_that_the_job_has_not_used_can_be_allowed():
     assert state.wait(SOON)
     assert state.status == "completed"
     engine.close()
+
+
+def going_on(world, engine, *, beside=(), emits=(), events=("to_a", "to_b"), **slot_options):
+    """A job that emits something before it waits; ``beside``: slots of routine ``t`` that events of it go to."""
+
+    def handle(ctx, **_):
+        for event in emits:
+            ctx.emit(event)
+        ctx.step.wait_for_event("gate", "gate")
+        ctx.emit("out")
+
+    flow = Flow("f", engine=engine)
+    first = Plain(handle)
+    for event in events:
+        first.define_event(event)
+    flow.add_routine(first, "r0")
+    flow.add_routine(Plain(lambda ctx, **_: None), "r1")
+    flow.connect("r0", "out", "r1", "trigger")
+    if beside:
+        flow.add_routine(routine := Routine(), "t")
+    for slot in beside:
+        routine.define_slot(slot, handler=world.aside, **slot_options)
+        flow.connect("r0", f"to_{slot}", "t", slot)
+    return flow
+
+
+def went_on(before, after, aside=lambda **_: None):
+    """Return the state of a job that has waited, and gone on under a flow that was made differently."""
+
+    def build(world, engine, **options):
+        world.aside = aside
+        return going_on(world, engine, **options)
+
+    _, engine = changed(partial(build, **before), partial(build, **after))
+    try:
+        [state] = engine.recover(allow_changes=True)
+        engine.publish("gate", job_id="j")
+        assert state.wait(SOON)
+        return state
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"gather": 2}, {"merge_strategy": "append"}, {"concurrency": 2}])
+@pytest.mark.parametrize(
+    "after",
+    [{}, {"beside": ["a"]}, {"events": ()}],
+    ids=["without the routine", "without the slot", "without the events"],
+)
+def test_j4_a_job_goes_on_without_what_was_connected_and_that_it_has_not_used(after, options):
+    state = went_on({"beside": ["a", "b"], **options}, {**after, **options})
+    assert (state.status, [each.routine_id for each in state.get_execution_history()]) == ("completed", ["r0", "r1"])
+
+
+def test_j4_a_job_goes_on_without_a_routine_that_has_nothing_left_to_do():
+    def aside(ctx: Context, **_):
+        ctx.emit("done")
+
+    def build(world, engine, *, used):
+        flow = going_on(world, engine, beside=["a"] if used else [], emits=["to_a"])
+        flow.add_routine(Plain(lambda ctx, **_: None), "r2")
+        if used:
+            flow.routines["t"].define_event("done")
+            flow.connect("t", "done", "r2", "trigger")
+        return flow
+
+    lives = Lives(partial(build, used=True))
+    lives.world.aside = aside
+    _, flow = lives.next()
+    assert flow.execute("r0", job_id="j").status == "waiting"
+    lives.world.build = partial(build, used=False)
+    engine, _ = lives.next()
+    [state] = engine.recover(allow_changes=True)
+    engine.publish("gate", job_id="j")
+    assert state.wait(SOON)
+    assert [each.routine_id for each in state.get_execution_history()] == ["r0", "t", "r2", "r1"]
+    assert [*state.performance()] == ["r0", "r1", "r2", "t"]
+    engine.close()
+
+
+def waits(ctx: Context, **_):
+    ctx.step.wait_for_event("aside", "aside")
+
+
+def keeps_a_state(ctx: Context, **_):
+    ctx.job_state.update_routine_state("t", {"seen": 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "aside", "lacks"),
+    [
+        ({}, waits, "slot 't.a'"),
+        ({"gather": 2}, None, "slot 't.a'"),
+        ({"merge_strategy": "append"}, lambda **_: None, "slot 't.a'"),
+        ({}, keeps_a_state, "routine 't'"),
+        ({"external": True}, lambda **_: None, "slot 't.a'"),
+    ],
+    ids=["a turn that waits", "a part of a gather", "what was merged", "a state", "an open input"],
+)
+def test_j4_a_job_does_not_go_on_without_what_it_uses_and_it_is_told_what_to_do(options, aside, lacks):
+    told = f"flow 'f': job 'j': the flow lacks what there are states of, or work for: {lacks}; put that back"
+    with pytest.raises(LoadError, match=f"^{re.escape(told)}"):
+        went_on({"beside": ["a"], "emits": ["to_a"], **options}, {}, aside)
 
 
 def test_recovery_of_a_job_of_another_version_is_refused_and_can_be_allowed():

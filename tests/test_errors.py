@@ -7,7 +7,7 @@ import threading
 import pytest
 from parts import Sink, Source, Step, chain
 
-from routilux import ErrorHandler, ExecutionError
+from routilux import Engine, ErrorHandler, ExecutionError, JobState, open_store
 
 LONG = 20.0
 STRATEGIES = ["stop", "continue", "skip", "retry"]
@@ -254,6 +254,37 @@ def test_e3_raise_for_status_raises_what_failed_the_job_not_what_it_survived():
     assert state.error.type == "ValueError"
     with pytest.raises(Boom):
         state.raise_for_status()
+
+
+@pytest.mark.parametrize("store", [None, "memory:"])
+def test_e3_failure_is_the_error_that_failed_the_job_also_when_it_was_loaded(store):
+    """The job survives two errors; the third fails it."""
+    mended = threading.Event()
+
+    def broken(step, data):
+        if not mended.is_set():
+            raise Boom(f"number {data} broke")
+
+    with Engine(store=None if store is None else open_store(store)) as engine:
+        flow = chain(Source("ab"), Step(broken), Step(broken), engine=engine)
+        flow.connect("r0", "output", "r2", "input")
+        flow.routines["r1"].set_as_optional()
+        state = flow.execute("r0")
+        assert (str(state.error), str(state.failure)) == tuple(f"Boom: number a broke in r{n}.input" for n in (1, 2))
+        states = [state, flow.restore(state.to_dict())]
+        if store is not None:
+            states.append(JobState(engine.keeping.foreign(engine.keeping.head_of(state.job_id))))
+        for each in states:
+            assert each.failure == state.failure
+            assert sum(error is each.failure for error in each.errors) == 1
+            lines = each.summary().splitlines()
+            assert lines[2] == "failed by: Boom: number a broke in r2.input"
+            assert lines[-3:] == ["other errors: 2", *(f"  Boom: number {x} broke in r1.input" for x in "ab")]
+        mended.set()
+        assert flow.resume(state).wait(LONG)
+        assert (state.status, state.failure, len(state.errors)) == ("completed", None, 3)
+        assert "errors, which the job survived: 3" in state.summary()
+        assert "failed by" not in state.summary()
 
 
 def test_e3_raise_for_status_of_a_cancelled_job_raises_execution_error_with_the_reason():

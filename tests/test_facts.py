@@ -12,7 +12,8 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_serializer
 
@@ -178,7 +179,7 @@ def test_every_kind_of_fact_is_tried_here():
 
 @pytest.mark.parametrize("kind", FACTS)
 def test_j1_j5_every_fact_comes_back_as_it_was(kind):
-    @settings(max_examples=30, deadline=None)
+    @examples(30)
     @given(FACTS[kind])
     def check(fact):
         before = copy.deepcopy(fact)
@@ -192,7 +193,7 @@ def test_j1_j5_every_fact_comes_back_as_it_was(kind):
     check()
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(VALUE, max_size=3))
 def test_j5_a_few_values_are_told_to_be_plain_as_many_are(values):
     many = values * 200
@@ -271,7 +272,7 @@ SPOILERS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.one_of(list(FACTS.values())), st.data())
 def test_j8_spoilt_facts_raise_one_kind_of_error_or_are_facts(fact, data):
     form = json.loads(WRITER.write(fact))
@@ -295,7 +296,7 @@ def test_j8_spoilt_facts_raise_one_kind_of_error_or_are_facts(fact, data):
     assert str(refused).startswith("the job: ")
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.one_of(list(FACTS.values())), st.data())
 def test_j8_truncated_facts_are_refused(fact, data):
     body = WRITER.write(fact)

@@ -9,7 +9,8 @@ from functools import partial
 
 import networkx
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import LONG, Sink, Source, Step
 
@@ -287,7 +288,7 @@ def test_all_waits_for_a_turn_that_waits_upstream(engine):
     flow.connect("napper", "output", "joint", "input")
     with flow:
         assert flow.execute("source").status == "completed"
-    assert [each["data"] for each in joint.got] == [[1, 2, 0]]
+    assert [sorted(each["data"]) for each in joint.got] == [[0, 1, 2]], "several at a time give up order"
 
 
 def test_all_waits_for_deferred_events_until_the_job_is_resumed(engine):
@@ -1043,7 +1044,7 @@ class RunInMemory(Run):
         self.check()
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(plans(), st.lists(st.integers(0, 1000), min_size=150, max_size=400))
 def test_t3_whatever_is_taken_back_a_group_is_delivered_when_it_is_full(plan, choices):
     run = RunInMemory(plan, choices).go()
@@ -1051,7 +1052,7 @@ def test_t3_whatever_is_taken_back_a_group_is_delivered_when_it_is_full(plan, ch
     assert fold(again, run.facts) == run.record
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(plans(), st.lists(st.integers(0, 1000), min_size=150, max_size=400))
 def test_whatever_happens_a_gather_is_closed_when_nothing_can_reach_it_and_not_before(plan, choices):
     run = Run(plan, choices).go()

@@ -7,7 +7,8 @@ from fractions import Fraction
 from statistics import mean
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink, Source, Step, chain
 
@@ -208,7 +209,7 @@ ENTRIES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.one_of(st.none(), st.integers(0, 150)), ENTRIES, st.integers(1, 50))
 def test_h2_the_latest_are_kept_and_the_totals_stay_exact(limit, entries, look_every):
     history = History(limit)
@@ -288,7 +289,7 @@ def exact_quantile(values, share):
     return sorted(values)[max(int(rank), 1) - 1]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(DURATIONS, SHARES)
 def test_h3_quantiles_are_within_5_percent(values, share):
     histogram = Histogram()
@@ -318,7 +319,7 @@ def test_h3_the_histogram_stays_small():
     assert len(histogram.buckets) < 46 * 17
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(DURATIONS, st.sets(st.integers(0, 59)), st.sampled_from([None, 0, 5]))
 def test_h3_performance_is_exact_but_for_its_quantiles(durations, failing, limit):
     ticker = Ticker()

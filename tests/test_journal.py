@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from routilux import LoadError
@@ -63,7 +64,7 @@ def opened(store, job_id="job"):
 BODIES = st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(BODIES, st.data())
 def test_j1_a_journal_is_read_as_it_was_written_and_goes_on(bodies, data):
     after = data.draw(st.none() | st.integers(1, len(bodies)))
@@ -105,7 +106,7 @@ def check(store, after, *, whole=False):
 
 
 @AFTER
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_j1_any_flipped_byte_is_noticed(after, data):
     store, _ = filled(LONG, after)
@@ -126,7 +127,7 @@ def test_j1_any_flipped_byte_is_noticed(after, data):
 
 
 @AFTER
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data())
 def test_j1_entries_that_are_missing_moved_repeated_or_cut_are_noticed_or_the_rest_is_a_prefix(after, data):
     store, _ = filled(LONG, after)

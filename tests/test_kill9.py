@@ -89,7 +89,7 @@ def test_j10_a_job_that_kills_its_processes_runs_alone_after_two_and_is_failed_a
 
 
 def test_j7_two_processes_that_recover_the_same_jobs_at_once_run_each_of_them_once(tmp_path):
-    count = 1000
+    count = 300
     with Engine(store=store_at(tmp_path)) as engine:
         flow = flow_with(engine, tmp_path)
         for number in range(count):

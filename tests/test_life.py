@@ -374,9 +374,31 @@ def test_l3_absurd_timeouts_are_refused_before_anything_runs(bad):
     flow = chain(sink)
     with pytest.raises(DeclarationError, match="timeout must be a number above 0"):
         flow.execute("r0", timeout=bad)
-    with pytest.raises(DeclarationError, match="timeout"):
-        flow.wait_for_completion(bad)
     assert sink.got == []
+
+
+@pytest.mark.parametrize("bad", [-1, -0.001, float("nan"), float("inf"), "1", True])
+def test_l3_absurd_times_to_wait_are_refused(bad):
+    flow = chain(Sink())
+    state = flow.execute("r0")
+    for wait in (state.wait, flow.wait_for_completion):
+        with pytest.raises(DeclarationError, match="timeout must be a number of at least 0"):
+            wait(bad)
+
+
+def test_l3_a_wait_of_no_time_just_looks():
+    begun, release = threading.Event(), threading.Event()
+    flow = chain(Step(lambda step: (begun.set(), release.wait(LONG))))
+    state = flow.start("r0")
+    assert begun.wait(LONG)
+    assert (state.wait(0), flow.wait_for_completion(0), flow.wait_for_completion(0.0, state)) == (False, False, False)
+    release.set()
+    assert state.wait(LONG)
+    assert (state.wait(timeout=0), flow.wait_for_completion(0), flow.wait_for_completion(0, state)) == (
+        True,
+        True,
+        True,
+    )
 
 
 # --- shutdown -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink, Source, Step, chain, threads_besides
 
@@ -89,7 +90,7 @@ def test_l2_pause_from_outside_stops_within_one_handlers_time():
     assert sink.got == list(range(1_000))
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.sets(st.integers(0, 29), max_size=8), st.sampled_from([1, 3]))
 def test_l2_a_job_paused_at_any_moments_ends_like_one_that_never_was(moments, workers):
     def run(moments):

@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink, Source, Step, chain
 
@@ -125,7 +126,7 @@ def test_l4_saves_at_any_time_harm_nothing(options):
         step.emit("output", data=data)
 
     sink = Sink()
-    with chain(Source(range(2_000)), Step(target), sink, engine=Engine(), **options) as flow:
+    with chain(Source(range(800)), Step(target), sink, engine=Engine(), **options) as flow:
         state = flow.start("r0")
         threads = [threading.Thread(target=save_on, args=(state,)) for _ in range(2)]
         for thread in threads:
@@ -134,12 +135,12 @@ def test_l4_saves_at_any_time_harm_nothing(options):
         done.set()
         for thread in threads:
             thread.join(LONG)
-        assert (str(state.status), sink.got) == ("completed", list(range(2_000)))
-        assert state.get_routine_state("r1") == {"count": 2_000}
+        assert (str(state.status), sink.got) == ("completed", list(range(800)))
+        assert state.get_routine_state("r1") == {"count": 800}
         loaded = flow.restore(saved[len(saved) // 2])
         if loaded.status == "paused":
             flow.execute("r0", job_state=loaded)
-        assert loaded.get_routine_state("r1") == {"count": 2_000}
+        assert loaded.get_routine_state("r1") == {"count": 800}
 
 
 def test_l4_save_inside_a_handler_of_the_job_is_refused(tmp_path):
@@ -371,7 +372,7 @@ def run(flow, state=None):
     return state
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.integers(1, 30), st.sampled_from([0.0, 1e-4]))
 def test_l4_a_job_saved_at_any_moment_and_continued_ends_like_one_that_never_was(moment, delay):
     saver = Saver()
@@ -430,7 +431,7 @@ def graph_outcome(state):
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(graphs(), st.integers(1, 8), st.booleans())
 def test_l4_generated_graphs_saved_at_any_moment_end_like_undisturbed_ones(graph, moment, concurrent):
     options = {"execution_strategy": "concurrent", "max_workers": 3} if concurrent else {}

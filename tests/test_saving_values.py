@@ -17,7 +17,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink
 from pydantic import (
@@ -166,7 +167,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(VALUES)
 def test_l4_any_nesting_of_values_comes_back(value):
     assert same(back(flow_for(), value), value)
@@ -646,7 +647,7 @@ def test_l4_values_that_no_longer_fit_their_class_are_named():
         (lambda old: old["Pair"](1, 2), {"Pair": Pair}, r"has the fields \['b'\], which Pair does not have"),
         (lambda old: old["Shade"].DARK, {"Shade": Shade}, "is no member of Shade"),
     ):
-        with pytest.raises(LoadError, match=rf"flow 'values': the saved job, job 'job': .*'key'\]\[0\] .*{message}"):
+        with pytest.raises(LoadError, match=rf"flow 'values': job 'job' in the dict: .*'key'\]\[0\] .*{message}"):
             load_changed(value_of, **change)
 
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Step, chain
 from pydantic import BaseModel
@@ -192,7 +193,7 @@ def kept(flow, facts, slots):
 SEED, LENGTH = st.integers(0, 2**32), st.integers(0, 60)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(SEED, LENGTH, st.floats(0, 1), st.sampled_from([FLOW, TYPED]), st.sampled_from([None, 2]))
 def test_j4_a_snapshot_and_the_facts_after_it_are_all_facts(seed, length, share, flow, limit):
     run = Run(flow, seed, length, limit)
@@ -215,7 +216,7 @@ def test_j4_a_snapshot_and_the_facts_after_it_are_all_facts(seed, length, share,
     assert [box.tickets for box in taken.mailboxes] == [box.tickets for box in whole.mailboxes]
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(SEED, LENGTH, st.floats(0, 1))
 def test_j4_what_happens_after_a_snapshot_is_taken_does_not_change_it(seed, length, share):
     facts = Run(FLOW, seed, length).facts
@@ -321,7 +322,7 @@ FULL = json.loads(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.data())
 def test_j8_hostile_snapshots_raise_one_kind_of_error_or_are_records(data):
     document = copy.deepcopy(FULL)
@@ -482,7 +483,15 @@ def test_j4_a_shape_is_made_once_per_plan_and_is_json():
 
 @pytest.mark.parametrize(
     "shape",
-    [None, [], {}, {**OLD, "slots": [[]]}, {**OLD, "events": 1}, {**OLD, "events": [["a", "e", [["b", "s", 1]]]]}],
+    [
+        None,
+        [],
+        {},
+        {**OLD, "slots": [[]]},
+        {**OLD, "events": 1},
+        {**OLD, "events": [["a", "e", [["b", "s", 1]]]]},
+        {**OLD, "events": [["a", "e", [["b", "nowhere", None]]]]},
+    ],
 )
 def test_j8_what_is_no_shape_is_refused(shape):
     with pytest.raises(LoadError, match="this is no shape of a flow"):

@@ -82,7 +82,7 @@ def test_s1_no_update_is_lost_with_many_workers():
         time.sleep(0)
         job.update_routine_state("counter", {"count": number + 1})
 
-    for _run in range(100):
+    for _run in range(30):
         flow = Flow("count", execution_strategy="concurrent", max_workers=8)
         flow.add_routine(Source([None]), "start")
         flow.add_routine(Step(count), "counter")

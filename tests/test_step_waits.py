@@ -196,6 +196,25 @@ def test_an_event_without_payload_counts(made, engine):
     assert ended(state) is None
 
 
+def test_a_wait_of_no_time_takes_an_event_that_has_come_and_waits_for_no_other(made, engine):
+    @made
+    async def program(ctx):
+        await ctx.step.wait_for_event("first", "begin")
+        taken = await ctx.step.wait_for_event("second", "approve", timeout=0)
+        try:
+            await ctx.step.wait_for_event("third", "approve", timeout=0)
+        except StepTimeoutError:
+            with pytest.raises(DeclarationError, match="timeout must be a number of at least 0"):
+                await ctx.step.wait_for_event("fourth", "approve", timeout=-1)
+            return taken
+
+    state = program.start()
+    resting(state)
+    engine.publish("approve", "yes", job_id=state.job_id)
+    engine.publish("begin", job_id=state.job_id)
+    assert ended(state) == "yes"
+
+
 def test_an_event_that_does_not_come_in_time(made):
     seen = []
 

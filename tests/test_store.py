@@ -6,7 +6,8 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
+from generated import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from parts import Sink, Source, Step, attempt, chain, run
 from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
@@ -603,7 +604,7 @@ def test_s3_an_edit_copies_the_keys_it_touches_and_no_others():
     assert state.get_shared_data("key5").copies == 1
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(), max_size=3)), st.data())
 def test_s3_edits_do_what_the_same_operations_do_to_a_dict(initial, data):
     operations = data.draw(

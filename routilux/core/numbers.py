@@ -32,9 +32,12 @@ def real(value: object, name: str, least: float, most: float = LONGEST_SECONDS, 
     raise DeclarationError(f"{name} must be a number {bounds} and at most {most:g}, not {_shown(value)}")
 
 
-def seconds(value: object, name: str) -> float | None:
-    """Return a time limit in seconds (None stands for no limit); raise DeclarationError unless it is above 0."""
-    return None if value is None else real(value, name, 0.0, above=True)
+def seconds(value: object, name: str, *, above: bool = True) -> float | None:
+    """Return a time limit in seconds (None stands for no limit); raise DeclarationError unless it is above 0.
+
+    Without ``above`` it may be 0 as well: who waits so long just looks.
+    """
+    return None if value is None else real(value, name, 0.0, above=above)
 
 
 def _shown(value: object) -> str:

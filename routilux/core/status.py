@@ -47,5 +47,6 @@ MAY_FOLLOW: dict[JobStatus, frozenset[JobStatus]] = {
 def check_change(job: str, old: JobStatus, new: JobStatus) -> None:
     """Raise StatusError when a job, as it stands in messages, may not go from ``old`` to ``new``."""
     if new not in MAY_FOLLOW[old]:
-        allowed = ", ".join(sorted(MAY_FOLLOW[old])) or "nothing: this status is final"
-        raise StatusError(f"{job} is {old} and cannot become {new}; what may follow: {allowed}")
+        allowed = ", ".join(sorted(MAY_FOLLOW[old]))
+        hint = f"; it can become: {allowed}" if allowed else f": a {old} job stays as it is"
+        raise StatusError(f"{job} is {old} and cannot become {new}{hint}")

@@ -12,7 +12,8 @@ from hashlib import sha256
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..core.plan import Gather, NodePlan, Plan, Route, SlotPlan, routes_of
+from ..core.plan import EventPlan, Gather, MailboxPlan, NodePlan, Plan, Route, SlotPlan, routes_of
+from ..core.policy import ErrorHandler
 from ..core.reach import counts, reach_of
 from ..errors import LoadError
 
@@ -143,35 +144,57 @@ def differences(old: Any, new: Mapping[str, Any]) -> list[str]:
 def as_it_was(plan: Plan, shape: Any) -> Plan:
     """Return a plan as it was with an older shape, under which the facts of that time are folded.
 
-    The connections are those that there were, and slots gather, and are external, as they did.
-
-    Raises LoadError when one of those led to a slot that is gone: deliveries could not be counted as they were then.
+    Slots that are gone are there again, without handlers; connections are those that there were, and slots gather, and
+    are external, as they did. So the facts are understood whatever they name, and deliveries get the numbers that they
+    had. Whether the flow as it is has all that the folded record needs is seen when that is read for it.
     """
+    slots_before, events_before, _ = _tables(shape)
     nodes = {name: NodePlan(name, node.routine, {}, {}) for name, node in plan.nodes.items()}
-    slots_before, before, _ = _tables(shape)
-    slots = []
+    for routine_id, _ in (*slots_before, *events_before):
+        nodes.setdefault(routine_id, NodePlan(routine_id, None, {}, {}))
+    slots, mailboxes = [], list(plan.mailboxes)
     for slot in plan.slots:
         taken_in, _ = slots_before.get((slot.routine_id, slot.name), ("override", False))
         slots.append(slot.with_changes(node=nodes[slot.routine_id], **_taking_in(taken_in)))
         nodes[slot.routine_id].slots[slot.name] = slots[-1]
+    for (routine_id, name), (taken_in, _) in slots_before.items():
+        if name not in nodes[routine_id].slots:
+            slots.append(_gone(nodes[routine_id], name, taken_in, len(slots), len(mailboxes)))
+            nodes[routine_id].slots[name] = slots[-1]
+            mailboxes.append(MailboxPlan(1, timed=False, on_loop=False))
+    events = {(name, event.name): event for name, node in plan.nodes.items() for event in node.events.values()}
     routes = {}
-    for name, node in plan.nodes.items():
-        for event in node.events.values():
-            ends = before.get((name, event.name), [])  # what there was not was not emitted
-            routes[name, event.name] = routes_of(name, event.name, [_end(nodes, end) for end in ends])
+    for source in {**events, **events_before}:
+        ends = events_before.get(source, [])  # what there was not was not emitted
+        routes[source] = routes_of(*source, [(nodes[to].slots[name], rename) for to, name, rename in ends])
     reach = reach_of(slots, routes)
-    for (name, event_name), leads in routes.items():
-        event = plan.nodes[name].events[event_name]
-        nodes[name].events[event_name] = event.with_changes(routes=leads, counts=counts(reach, leads))
+    for (routine_id, name), leads in routes.items():
+        event = events.get((routine_id, name)) or EventPlan(name, None, (), None)
+        nodes[routine_id].events[name] = event.with_changes(routes=leads, counts=counts(reach, leads))
     inputs = tuple(slot for slot in slots if slot.external)
-    return plan.with_changes(nodes=nodes, slots=tuple(slots), reach=reach, inputs=inputs)
+    return plan.with_changes(nodes=nodes, slots=tuple(slots), mailboxes=tuple(mailboxes), reach=reach, inputs=inputs)
 
 
-def _end(nodes: Mapping[str, NodePlan], end: list[Any]) -> tuple[SlotPlan, Any]:
-    routine_id, name, rename = end
-    if routine_id not in nodes or name not in nodes[routine_id].slots:
-        raise LoadError(f"the flow lacks slot '{routine_id}.{name}', to which an event led when the job was made")
-    return nodes[routine_id].slots[name], rename
+def _gone(node: NodePlan, name: str, taken_in: str | dict[str, Any], index: int, mailbox: int) -> SlotPlan:
+    """Return a slot that the flow has no more, as far as facts are folded by it."""
+    merge = taken_in if isinstance(taken_in, str) else taken_in["merge"]
+    return SlotPlan(
+        index=index,
+        routine_id=node.routine_id,
+        name=name,
+        mailbox=mailbox,
+        binding=None,
+        merge=merge,
+        timeout=None,
+        policy=ErrorHandler(),
+        node=node,
+        direct=False,
+        holds=False,
+        on_loop=False,
+        merges=merge == "function",
+        resources=(),
+        **_taking_in(taken_in),
+    )
 
 
 Slots = dict[tuple[str, str], tuple[Any, bool]]
@@ -185,9 +208,11 @@ def _tables(shape: Any) -> tuple[Slots, Events, str | None]:
         _taking_in(taken_in)  # raises for what is none
     for routes in events.values():
         for route in routes:
-            _, _, rename = route
+            to, name, rename = route
             if rename is not None and not isinstance(rename, dict):
                 raise ValueError("a route renames no parameters")
+            if (to, name) not in slots:
+                raise ValueError(f"a route leads to '{to}.{name}', which is no slot")
     return slots, events, shape["state"]
 
 

@@ -17,8 +17,8 @@ def called(job: Job, call: Call) -> Any:
 
     Raises what it raises; StepTimeoutError when it takes longer than it may.
     """
-    if call.timeout is None:
-        return _awaited(job, call.function(*call.args, **call.kwargs), None)
+    if call.timeout is None or inspect.iscoroutinefunction(call.function):  # to call that one takes no time
+        return _awaited(job, call.function(*call.args, **call.kwargs), call.timeout)
     helper = Helper(job.engine)
     outcome: list[Any] = []
     try:

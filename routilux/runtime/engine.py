@@ -109,12 +109,18 @@ class Engine(SharedThreads):
             if known is not flow:
                 raise DeclarationError(f"Engine: another flow {flow.flow_id!r} is registered already")
 
-    def flow_of(self, flow_id: str) -> Any:
-        """Return a flow that was registered. Raises ExecutionError when there is none with this id."""
+    def flow_of(self, flow_id: str, what: str = "") -> Any:
+        """Return a flow that was registered; ``what`` is the beginning of the message when there is none with this id.
+
+        Raises ExecutionError when there is none.
+        """
         flows = self._kept("its flows").flows
         if flow_id not in flows:
-            hint = known_names(flow_id, flows, "flows")
-            raise ExecutionError(f"no flow {flow_id!r} is registered with this engine{hint}")
+            hint = known_names(flow_id, flows, "registered flows")
+            raise ExecutionError(
+                f"{what}no flow {flow_id!r} is registered with this engine; make it with this engine, or pass it to "
+                f"engine.register() first{hint}"
+            )
         return flows[flow_id]
 
     # --- jobs in the store --------------------------------------------------------------------------------------------
@@ -165,6 +171,7 @@ class Engine(SharedThreads):
 
         Raises:
             RecoveryError: when flows have changed; nothing has been started then.
+            LoadError: when a flow lacks what a job needs, or a journal is damaged; nothing has been started then.
             StoreError: when the store cannot be read.
         """
         keeping = self._kept("recover()")

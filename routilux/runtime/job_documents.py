@@ -89,7 +89,7 @@ def load_record(flow: Keeper, document: Any, name: str, serializer: Serializer |
     files.check_format(document, name)
     form = Shapes(where).take(document, "record", dict)
     job_id = form.get("job_id")
-    subject = f"{where}, job {job_id!r}" if isinstance(job_id, str) else where
+    subject = f"flow {flow.flow_id!r}: job {job_id!r} in {name}" if isinstance(job_id, str) else where
     reader = Reader(subject, flow.known_types, serializer)
     check_flow(document, reader, flow.flow_id, flow.version)
     clock = flow.engine.clock

@@ -90,9 +90,14 @@ class JobState(Savable):
 
     @property
     def error(self) -> ErrorRecord | None:
-        """The first of `JobState.errors`."""
+        """The first of `JobState.errors`, which the job may have survived; `JobState.failure` is what has failed it."""
         with self._job.lock:
             return self._record.errors[0] if self._record.errors else None
+
+    @property
+    def failure(self) -> ErrorRecord | None:
+        """The one of `JobState.errors` that has failed the job; None unless it is failed."""
+        return self._record.failure
 
     @property
     def errors(self) -> list[ErrorRecord]:
@@ -247,40 +252,35 @@ class JobState(Savable):
         if routine_id is not None:
             found = reports.performance(totals.get(routine_id, Totals()))
         else:
-            found = {name: reports.performance(totals[name]) for name in self._record.plan.nodes if name in totals}
+            names = dict.fromkeys((*self._record.plan.nodes, *totals))  # the flow may have had others
+            found = {name: reports.performance(totals[name]) for name in names if name in totals}
         with self._job.lock:
             history.adopt(totals, ever)
         return found
 
     def summary(self) -> str:
         """Return a text that tells a person how the job went: status, times, counts and timings, errors."""
-        head = [f"job {self.job_id} of flow {self.flow_id}: {self.status}"]
         record = self._record
-        if record.started is not None:
-            now = self._job.now()
-            taken = reports.spell(((record.finished or now) - record.started) / 1e9)
-            since = f"{self.started_at:%Y-%m-%d %H:%M:%S} UTC"
-            head.append(f"started {since}, " + (f"took {taken}" if record.finished else f"for {taken} now"))
-        if record.reason:
-            head.append(f"reason: {record.reason}")
-        if self.pending_count:
-            head.append(f"pending deliveries: {self.pending_count:,}")
-        if self.open_inputs and not record.status.ended:
-            head.append(f"open inputs: {', '.join(map(str, self.open_inputs))}")
-        survived = record.status is JobStatus.COMPLETED
-        return reports.summary(head, self.performance(), self.errors, survived)
+        with self._job.lock:
+            errors, failure, pending = record.errors[:], record.failure, record.outstanding
+            inputs = [] if record.status.ended else reports.open_inputs(record)
+        head = reports.head(record, self._job.now(), failure, pending, inputs)
+        others = [error for error in errors if error is not failure]
+        which = ", which the job survived" if record.status is JobStatus.COMPLETED else ""
+        title = f"errors{which}" if failure is None else "other errors"
+        return reports.summary(head, self.performance(), title, others)
 
     # --- waiting ----------------------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job has ended, and return True; False when ``timeout`` seconds pass before.
 
-        Without a timeout, the calling thread runs handlers of the job meanwhile.
+        Without a timeout, the calling thread runs handlers of the job meanwhile. With a timeout of 0, it just looks.
 
         Raises:
             ContextError: inside a handler of this job.
         """
-        return self._job.wait(seconds(timeout, "wait: timeout"))
+        return self._job.wait(seconds(timeout, "wait: timeout", above=False))
 
     def raise_for_status(self) -> None:
         """Raise what failed the job: the handler's own exception; ExecutionError when the job was cancelled.

@@ -106,7 +106,7 @@ class Loading(Owning):
 
         Raises:
             RecoveryError: when the flow is not what it was; with ``allow_changes``, only for another ``version``.
-            LoadError: when the journal is damaged.
+            LoadError: when the flow lacks what the job still needs, or the journal is damaged.
             StoreError: when the store cannot be read.
         """
         journal, snapshot, bodies = open_journal(self.store, head.job_id, head.epoch)
@@ -152,7 +152,7 @@ class Loading(Owning):
 
     def foreign(self, head: JobHead) -> Job:
         """Return a job as the store has it, which does not run here."""
-        flow = self.engine.flow_of(head.flow_id)
+        flow = self.engine.flow_of(head.flow_id, f"job {head.job_id!r} cannot be read: ")
         loaded = self.load(flow, head, allow_changes=True)
         return self.elsewhere(flow, loaded.record)
 

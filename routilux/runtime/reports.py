@@ -156,8 +156,26 @@ def spell(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-def summary(head: Iterable[str], timings: Mapping[str, Performance], errors: list[ErrorRecord], survived: bool) -> str:
-    """Return a text for people: the given first lines, a table of the routines, and the errors."""
+def head(record: JobRecord, now: int, failure: ErrorRecord | None, pending: int, inputs: list[OpenInput]) -> list[str]:
+    """Return the lines that tell what a job is, when it ran, what has failed it, and what it has still to do."""
+    lines = [f"job {record.job_id} of flow {record.plan.flow_id}: {record.status}"]
+    if record.started is not None:
+        taken = spell(((record.finished or now) - record.started) / 1e9)
+        since = f"{utc(record.started + record.epoch):%Y-%m-%d %H:%M:%S} UTC"
+        lines.append(f"started {since}, " + (f"took {taken}" if record.finished else f"for {taken} now"))
+    if record.reason:
+        lines.append(f"reason: {record.reason}")
+    if failure is not None:
+        lines.append(f"failed by: {failure}")
+    if pending:
+        lines.append(f"pending deliveries: {pending:,}")
+    if inputs:
+        lines.append(f"open inputs: {', '.join(map(str, inputs))}")
+    return lines
+
+
+def summary(head: Iterable[str], timings: Mapping[str, Performance], title: str, errors: list[ErrorRecord]) -> str:
+    """Return a text for people: the given first lines, a table of the routines, and a list of errors with its title."""
     columns = ("routine", "count", "errors", "total", "mean", "p50", "p99", "max")
     rows = [
         (
@@ -174,7 +192,7 @@ def summary(head: Iterable[str], timings: Mapping[str, Performance], errors: lis
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append("  " + "  ".join(cells))
     if errors:
-        lines.append(f"errors{', which the job survived' if survived else ''}: {len(errors):,}")
+        lines.append(f"{title}: {len(errors):,}")
         lines += [f"  {error}" for error in errors[:10]]
         if len(errors) > 10:
             lines.append(f"  and {len(errors) - 10:,} more")

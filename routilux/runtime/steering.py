@@ -23,13 +23,14 @@ class Steerable:
         """Wait for a job, or for all running jobs of this flow; return whether all of them have ended.
 
         Args:
-            timeout: seconds to wait at the most; None waits for as long as it takes, and runs handlers meanwhile.
+            timeout: seconds to wait at the most; 0 just looks; None waits for as long as it takes, and
+                runs handlers meanwhile.
             job_state: the job; all jobs of the flow when there is none.
 
         Raises:
             ContextError: inside a handler of one of the jobs.
         """
-        limit = seconds(timeout, f"flow {self.flow_id!r}: timeout")
+        limit = seconds(timeout, f"flow {self.flow_id!r}: timeout", above=False)
         jobs = self._jobs.running() if job_state is None else [self._jobs.job_of(job_state)]
         now = self.engine.clock.monotonic_ns
         end = None if limit is None else now() + int(limit * 1e9)

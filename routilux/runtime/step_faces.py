@@ -140,7 +140,7 @@ class Steps(StepWork):
         """Wait for an event that ``engine.publish(topic, payload)`` publishes, and return its payload.
 
         Raises:
-            StepTimeoutError: when ``timeout`` seconds pass before.
+            StepTimeoutError: when ``timeout`` seconds pass before; with 0, when it has not come yet.
         """
         return drive(self._turn, steps.wait_for_event(self._turn, name, topic, timeout))
 

@@ -215,7 +215,7 @@ def wait_for_event(turn: Stepping, name: str, topic: str, timeout: float | None)
     where, _ = turn.place_of(name)
     if not isinstance(topic, str) or not topic:
         raise StepError(f"{where}: a topic is a non-empty string, not {topic!r}")
-    limit = seconds(timeout, f"{where}: timeout")
+    limit = seconds(timeout, f"{where}: timeout", above=False)
     point = turn.reach("wait", name)
     if point is None:
         now = turn.job.now()

@@ -149,7 +149,7 @@ def check_flow(document: Mapping[str, Any], values: Reader, flow_id: str, versio
     """Raise LoadError unless a document is for this flow in this version."""
     found_id, found_version = (values.value(document.get(key), key) for key in ("flow_id", "flow_version"))
     if found_id != flow_id:
-        raise LoadError(f"{values.subject} is a job of another flow, {found_id!r}")
+        raise LoadError(f"{values.subject} belongs to another flow, {found_id!r}; load it with that one")
     if found_version != version:
         raise LoadError(
             f"{values.subject} was saved by version {found_version!r} of the flow, and this is version {version!r}; "

@@ -72,7 +72,8 @@ class RecordReader(PartReader):
         states, deferred = self._routine_states(), self._deferred()
         if self.missing:
             raise self.shapes.problem(
-                f"the flow lacks what there are states of, or work for: {', '.join(dict.fromkeys(self.missing))}"
+                f"the flow lacks what there are states of, or work for: {', '.join(dict.fromkeys(self.missing))}; put "
+                f"that back, without connections if you like, until the job has ended"
             )
         self.errors = [self.error(row, "a row of 'errors'") for row in take(form, "errors", list)]
         record = JobRecord(
@@ -97,7 +98,10 @@ class RecordReader(PartReader):
         self.gathering.read(record)
         self._add_ids(self.gathering.numbers)
         if gone := unknown_sources(record):
-            raise self.shapes.problem(f"the flow lacks what there is work of: {', '.join(dict.fromkeys(gone))}")
+            raise self.shapes.problem(
+                f"the flow lacks what there is work of: {', '.join(dict.fromkeys(gone))}; put that back until the job "
+                f"has ended"
+            )
         if self.ids and not (min(self.ids) >= 1 and max(self.ids) < record.next_id):
             raise self.shapes.problem(f"the ids of deliveries must lie between 1 and 'next_id', {record.next_id}")
         return record
@@ -140,7 +144,7 @@ class RecordReader(PartReader):
             if node is not None and name in node.slots:
                 found.append(node.slots[name])
             else:
-                self.missing.append(f"slot '{routine_id}.{name}'" if node else f"routine {routine_id!r}")
+                self.missing.append(f"slot '{routine_id}.{name}'")
         return found
 
     def _slot_at(self, place: Any) -> SlotPlan:
@@ -312,7 +316,7 @@ class RecordReader(PartReader):
             node = self.plan.nodes.get(routine_id)
             event: EventPlan | None = node.events.get(name) if node is not None else None
             if event is None:
-                self.missing.append(f"event '{routine_id}.{name}'" if node else f"routine {routine_id!r}")
+                self.missing.append(f"event '{routine_id}.{name}'")
                 continue
             payload = self.values.mapping(data.get("data"), f"the deferred event '{routine_id}.{name}'")
             isolate = self.shapes.take(data, "isolate", bool, where=where)
