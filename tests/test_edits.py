@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -15,10 +16,14 @@ from routilux.runtime.gate import Gate
 A, B, C = (SimpleNamespace(delivery=SimpleNamespace(id=name)) for name in "ABC")
 
 
+def editing(pool):
+    record = SimpleNamespace(running={each.delivery.id: each for each in (A, B, C)})
+    return Edits(Gate(), record, pool)
+
+
 @pytest.fixture
 def edits():
-    record = SimpleNamespace(running={each.delivery.id: each for each in (A, B, C)})
-    return Edits(Gate(), record, pool=None)
+    return editing(None)
 
 
 def may_act(activation):
@@ -83,16 +88,27 @@ def test_s3_when_the_one_that_was_called_withdraws_the_next_one_is_called(edits)
     assert edits.try_take(A, may_act)
 
 
-def test_s3_whoever_may_not_act_any_more_leaves_the_edit_to_the_next_one(edits):
-    def refused(activation):
-        raise PermissionError
+class Pool:
+    @contextmanager
+    def sleeping(self):
+        yield
+
+
+def test_s3_whoever_may_not_act_any_more_leaves_the_edit_to_the_next_one():
+    edits = editing(Pool())
+    looks = []
+
+    def refused_the_third_time(activation):
+        looks.append(activation)
+        if len(looks) == 3:
+            raise PermissionError
+        if len(looks) == 2:  # B is about to wait
+            threading.Thread(target=edits.give, args=[A]).start()
 
     assert edits.try_take(A, may_act)
-    first, second = waiting(edits, B), waiting(edits, C)
-    edits.give(A)
     with pytest.raises(PermissionError):
-        edits.try_take(B, refused, first)
-    assert second.is_set()
+        edits.take(B, refused_the_third_time)
+    assert edits.try_take(C, may_act)
 
 
 class Editor(Routine):

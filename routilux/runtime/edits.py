@@ -39,13 +39,13 @@ class Edits:
         if self.try_take(activation, check):
             return
         bell = threading.Event()
-        while not self.try_take(activation, check, bell):
-            try:
+        try:
+            while not self.try_take(activation, check, bell):
                 with self._pool.sleeping():
                     bell.wait()
-            except BaseException:
-                self.withdraw(bell)
-                raise
+        except BaseException:
+            self.withdraw(bell)
+            raise
 
     def try_take(self, activation: Activation, check: Callable[[Activation], None], bell: Bell | None = None) -> bool:
         """Become the editor if nobody else is, and no edit is kept for somebody else, and return whether.
@@ -54,12 +54,7 @@ class Edits:
         Raises what ``check`` does when the activation may not act.
         """
         with self._gate:
-            try:
-                check(activation)
-            except BaseException:
-                if bell is not None:
-                    self.withdraw(bell)
-                raise
+            check(activation)
             called = bell is not None and self._called is bell
             kept = not called and self._called is not None
             if self._taken() or (kept and self._passed >= PASSES):

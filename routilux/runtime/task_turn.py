@@ -314,12 +314,12 @@ class TaskTurn(Committing):
         """Do as `begin_edit` does; waiting for another editor keeps no other handler waiting."""
         self.before_edit(activation)
         bell = LoopBell()
-        while not self.job.edits.try_take(activation, self.check, bell):
-            try:
+        try:
+            while not self.job.edits.try_take(activation, self.check, bell):
                 await bell.wait()
-            except BaseException:
-                self.job.edits.withdraw(bell)
-                raise
+        except BaseException:
+            self.job.edits.withdraw(bell)
+            raise
         return self.open_edit(activation)
 
     async def ease(self) -> None:
