@@ -440,6 +440,49 @@ def test_j4_a_job_whose_flow_has_changed_is_refused_before_anything_happens(open
         assert flow.flow_id == state.flow_id
 
 
+@pytest.mark.parametrize("second_looks", ["before the first has claimed it", "after that"])
+def test_j7_two_that_recover_a_job_at_the_same_time_take_it_up_once(opened, second_looks):
+    ran: list[int] = []
+
+    def handle(ctx, **_):
+        ran.append(1)
+        ctx.finish(ctx.step.wait_for_event("w", "go"))
+
+    with Engine(store=opened()) as first:
+        job_id = handled(handle, first).execute("r").job_id
+    with Engine(store=opened()) as engine:
+        flow = handled(handle, engine)
+        keeping = engine.keeping
+        claim, take_up, heads = keeping.claim, keeping.taken_up, engine.store.heads
+        looked, found = threading.Event(), []
+        second = threading.Thread(target=lambda: found.append(flow.start("r", job_id=job_id)))
+
+        def second_comes(real, *given, **options):
+            """Have the second one look, if it may, before this goes on."""
+            if threading.current_thread() is not second and second.ident is None:
+                second.start()
+                looked.wait(0.2)
+            return real(*given, **options)
+
+        def look(**options):
+            listed = heads(**options)
+            if threading.current_thread() is second and "statuses" in options:
+                looked.set()
+            return listed
+
+        engine.store.heads = look
+        if second_looks == "after that":
+            keeping.taken_up = lambda *given, **options: second_comes(take_up, *given, **options)
+        else:
+            keeping.claim = lambda *given, **options: second_comes(claim, *given, **options)
+        engine.recover()
+        second.join(LONG)
+        engine.publish("go", 17)
+        assert found[0].wait(LONG)
+        assert found[0].result == 17
+        assert len(ran) == 2, "once to come to the wait, and once to go on from there"
+
+
 def test_l1_a_paused_job_is_recovered_as_paused(opened):
     ran = []
 

@@ -49,6 +49,7 @@ class Keeping(Corresponding):
     def __init__(self, engine: Any, store: FactStore, lease: float, patience: float, *, detect_poison: bool) -> None:
         super().__init__(engine, store, lease, patience)
         self.detect_poison = detect_poison
+        self._recovering = threading.Lock()  # two that look at the same time would take up the same job
         self._alone: DurableJob | None = None  # the suspect that has run last
 
     # --- beginning ----------------------------------------------------------------------------------------------------
@@ -154,7 +155,22 @@ class Keeping(Corresponding):
 
     def recover(self, *, allow_changes: bool = False, jobs: Iterable[str] | None = None) -> list[DurableJob]:
         """Go on with the jobs of registered flows that nobody runs, all or some; see `Engine.recover`."""
-        wanted = None if jobs is None else set(jobs)
+        with self._recovering:
+            taken, asked = self._take_up(None if jobs is None else set(jobs), allow_changes=allow_changes)
+        for job, deaths in taken:
+            if job.record.status is JobStatus.FAILED:  # it rests until it is resumed
+                continue
+            if deaths >= FATAL_DEATHS:
+                self.poisoned(job, deaths)
+            elif deaths < FATAL_DEATHS - 1:
+                self.go_on(job, asked)
+        self.run_suspect()
+        return [job for job, _ in taken]
+
+    def _take_up(
+        self, wanted: set[str] | None, *, allow_changes: bool
+    ) -> tuple[list[tuple[DurableJob, int]], Collection[str]]:
+        """Hold the jobs that nobody runs; return them, with how many owners have died, and those with messages."""
         found = [
             head
             for head in self.store.heads(statuses=UNFINISHED if wanted is None else RESUMABLE)
@@ -176,23 +192,18 @@ class Keeping(Corresponding):
             for each in claimed:
                 flow = self.flows[each.head.flow_id]
                 job = self.taken_up(flow, each, allow_changes=allow_changes)
-                taken.append((job, each.head.deaths))
+                taken.append((job, each.head.deaths if self.detect_poison else 0))
         except RoutiluxError:
             self.store.let_go(self.owner, [each.head.job_id for each in claimed])
             raise
         for job, deaths in taken:
-            if job.record.status is JobStatus.FAILED:  # it rests until it is resumed
+            if job.record.status is JobStatus.FAILED:
                 self.live[job.record.job_id] = job
                 continue
             self.hold(job)
-            if deaths >= FATAL_DEATHS and self.detect_poison:
-                self.poisoned(job, deaths)
-            elif deaths == FATAL_DEATHS - 1 and self.detect_poison:
+            if deaths == FATAL_DEATHS - 1:
                 self.suspects.append(job)
-            else:
-                self.go_on(job, asked)
-        self.run_suspect()
-        return [job for job, _ in taken]
+        return taken, asked
 
     def taken_over(self, job: Job) -> Job:
         """Return a job that did not run here and is to be resumed: itself if another process has it, else one here."""
