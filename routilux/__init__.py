@@ -1,10 +1,11 @@
 """routilux: event-driven step graphs that run in your process."""
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
-from .core import late, version
+from . import _late
+from .core import version as _version
 
-if TYPE_CHECKING:  # what the table below says, for those who read the code and do not run it
+if _typing.TYPE_CHECKING:  # what the table below says, for those who read the code and do not run it
     from .core.policy import ErrorHandler, ErrorStrategy
     from .core.records import ErrorRecord
     from .core.status import JobStatus
@@ -61,7 +62,7 @@ if TYPE_CHECKING:  # what the table below says, for those who read the code and 
     from .store.serializer import Serializer
     from .workflow import Workflow, WorkflowState, workflow
 
-late.fetch_late(
+_late.fetch_late(
     __name__,
     {
         "core.policy": "ErrorHandler ErrorStrategy",
@@ -101,9 +102,10 @@ late.fetch_late(
         "store.serializer": "Serializer",
         "workflow": "Workflow WorkflowState workflow",
     },
+    modules=("builtin", "errors", "signals", "testing"),
 )
 
-__version__ = version.VERSION
+__version__ = _version.VERSION
 
 __all__ = [
     # declaring

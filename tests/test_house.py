@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import routilux
 
 PACKAGE = Path(routilux.__file__).parent
 FLOORS = [
-    {"errors"},
+    {"_late", "errors"},
     {"core", "signals"},
     {"routine", "store"},
     {"graph"},
@@ -133,13 +134,13 @@ def test_every_public_name_exists_is_documented_and_is_all_there_is():
     visible = {
         name for name, value in vars(routilux).items() if not name.startswith("_") and not inspect.ismodule(value)
     }
-    assert visible - {"TYPE_CHECKING"} == set(routilux.__all__)
+    assert visible == set(routilux.__all__)
 
 
 def test_the_door_fetches_each_name_from_where_type_checkers_see_it():
     seen = {}
     for node in ast.walk(ast.parse(MODULES["routilux"].read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level and node.module != "core":
+        if isinstance(node, ast.ImportFrom) and node.module not in (None, "core"):
             seen |= {alias.name: f".{node.module}" for alias in node.names}
     assert vars(routilux)["_homes"] == seen
     assert set(routilux.__all__) == seen.keys()
@@ -192,7 +193,7 @@ def test_importing_the_package_imports_none_of_it():
     assert {name for name in found if name.startswith("routilux")} == {
         "routilux",
         "routilux.core",
-        "routilux.core.late",
+        "routilux._late",
         "routilux.core.version",
     }
     assert "pydantic" not in found
@@ -207,4 +208,52 @@ def test_importing_what_programs_begin_with_does_not_import_what_is_slow_and_sel
         "routilux.store.documents",
         "routilux.store.memory",
     }
-    assert len({name for name in found if name.startswith("routilux")}) <= 111
+    assert not found & {f"routilux.{name}" for name in ("builtin", "signals", "testing")}
+
+
+def test_threads_that_begin_with_different_names_do_not_meet_half_imported_modules():
+    code = """
+import random, sys, threading
+sys.setswitchinterval(1e-5)
+import routilux
+names = [*routilux.__all__, "builtin", "errors", "signals", "testing"]
+random.Random(int(sys.argv[1])).shuffle(names)
+begin, failed = threading.Barrier(16), []
+def fetch(some):
+    begin.wait()
+    try:
+        for name in some:
+            getattr(routilux, name)
+    except BaseException as error:
+        failed.append(error)
+threads = [threading.Thread(target=fetch, args=(names[place::16],)) for place in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not failed, failed
+"""
+    for seed in range(4):
+        subprocess.run([sys.executable, "-c", code, str(seed)], check=True, timeout=60)
+
+
+def test_modules_that_users_are_told_about_can_be_asked_for():
+    code = """
+import routilux
+assert routilux.errors.StateError is routilux.StateError
+assert {"Map", "Filter"} <= set(vars(routilux.builtin))
+assert {"errors", "signals"} <= set(dir(routilux))
+try:
+    routilux.flows
+except AttributeError as error:
+    assert "no attribute 'flows'" in str(error)
+else:
+    raise AssertionError
+"""
+    in_a_new_process(code)
+
+
+def test_a_name_of_the_door_can_be_replaced_like_any_other(monkeypatch):
+    other = types.ModuleType("other")
+    monkeypatch.setattr(routilux, "workflow", other)
+    assert routilux.workflow is other

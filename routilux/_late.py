@@ -7,42 +7,52 @@ that was fetched stays in the package, so that asking again costs nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
+# Threads that begin with different modules, each of which needs the other's, would meet them half imported.
+_fetching = RLock()
+
 
 class _LateNames(ModuleType):
-    """A package with such names. ``_homes`` tells the module of each."""
+    """A package with such names. ``_homes`` tells the module of each, ``_rooms`` are modules that can be asked for."""
 
     _homes: dict[str, str]
+    _rooms: frozenset[str]
 
     def __getattr__(self, name: str) -> Any:
         home = vars(self)["_homes"].get(name)
-        if home is None:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
-        value = getattr(import_module(home, self.__name__), name)
-        vars(self)[name] = value
-        return value
+        with _fetching:
+            if home is not None:
+                value = getattr(import_module(home, self.__name__), name)
+                vars(self)[name] = value
+                return value
+            if name in vars(self)["_rooms"]:
+                return import_module(f".{name}", self.__name__)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Python puts each module of a package into it; but a name that is called like its module, or like the package
         # that its module is in, stays what it is.
-        if not (isinstance(value, ModuleType) and name in self._homes):
+        if name not in self._homes or getattr(value, "__name__", None) != f"{self.__name__}.{name}":
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._homes})
+        return sorted({*super().__dir__(), *self._homes, *self._rooms})
 
 
-def fetch_late(package: str, names: Mapping[str, str]) -> None:
+def fetch_late(package: str, names: Mapping[str, str], modules: Iterable[str] = ()) -> None:
     """Have a package fetch names when they are first asked for.
 
     Args:
         package: the name of the package, which is being imported.
         names: for each module, relative to the package, what comes from there, separated by spaces.
+        modules: those that are imported when they are asked for themselves.
     """
     module = sys.modules[package]
     vars(module)["_homes"] = {name: f".{home}" for home, each in names.items() for name in each.split()}
+    vars(module)["_rooms"] = frozenset(modules)
     module.__class__ = _LateNames
