@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 MOST_NAMES_SHOWN = 12
 
@@ -122,8 +123,6 @@ def known_names(name: object, known: Iterable[str], kind: str) -> str:
     names = sorted(known)
     if not names:
         return f"; there are no {kind}"
-    from difflib import get_close_matches
-
     near = get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     shown = ", ".join(names[:MOST_NAMES_SHOWN])

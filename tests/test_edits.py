@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from parts import Source
+from parts import Signal, Source
 
-from routilux import AsyncContext, Context, Flow, Routine
+from routilux import AsyncContext, Context, ErrorHandler, Flow, Routine
 from routilux.runtime.edits import PASSES, Edits
 from routilux.runtime.gate import Gate
 
@@ -112,9 +113,9 @@ def test_s3_whoever_may_not_act_any_more_leaves_the_edit_to_the_next_one():
 
 
 class Editor(Routine):
-    def __init__(self, handler):
+    def __init__(self, handler, **options):
         super().__init__()
-        self.define_slot("input", handler=handler)
+        self.define_slot("input", handler=handler, **options)
 
 
 @pytest.mark.parametrize("tasks", [0, 4, 8], ids=["threads", "both", "tasks"])
@@ -127,7 +128,9 @@ def test_s3_edits_of_threads_and_tasks_come_to_their_sum(tasks):
     async def in_task(ctx: AsyncContext, data):
         for _ in range(3 * PASSES):
             async with ctx.store.edit_state() as state:
-                state["count"] = state.get("count", 0) + 1
+                count = state.get("count", 0)
+                await asyncio.sleep(0)  # so that others come meanwhile
+                state["count"] = count + 1
 
     with Flow(execution_strategy="concurrent", max_workers=8) as flow:
         flow.add_routine(Source([None]), "start")
@@ -137,3 +140,36 @@ def test_s3_edits_of_threads_and_tasks_come_to_their_sum(tasks):
         state = flow.execute("start")
     assert state.error is None
     assert state.get_shared_data("count") == 8 * 3 * PASSES
+
+
+def test_l3_a_task_whose_time_is_up_while_it_waits_to_edit_leaves_the_edit_to_others():
+    late, edited = Signal(), []
+
+    async def slow(ctx: AsyncContext, data):
+        async with ctx.store.edit_state():
+            await late
+
+    async def impatient(ctx: AsyncContext, data):
+        try:
+            async with ctx.store.edit_state():
+                edited.append("impatient")
+        finally:
+            late.set()
+
+    async def patient(ctx: AsyncContext, data):
+        async with ctx.store.edit_state():
+            edited.append("patient")
+
+    with Flow() as flow:
+        flow.set_error_handler(ErrorHandler("continue"))
+        flow.add_routine(Source([None]), "start")
+        for name, handler, timeout in (
+            ("slow", slow, None),
+            ("impatient", impatient, 0.05),
+            ("patient", patient, None),
+        ):
+            flow.add_routine(Editor(handler, timeout=timeout), name)
+            flow.connect("start", "output", name, "input")
+        state = flow.execute("start")
+    assert [error.type for error in state.errors] == ["HandlerTimeoutError"]
+    assert edited == ["patient"]

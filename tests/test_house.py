@@ -26,7 +26,6 @@ FLOORS = [
 # The modules of our own are those that need asyncio, blinker, logging or sqlite3, or that are needed only by durable
 # jobs, by states with a schema, or to save and load.
 LATE_IMPORTS = {
-    "difflib",
     "networkx",
     "random",
     "routilux.runtime.announcing",
@@ -41,7 +40,6 @@ LATE_IMPORTS = {
     "routilux.runtime.typed_faces",
     "routilux.store.reading",
     "routilux.store.sqlite",
-    "traceback",
 }
 MODULES = {
     "routilux"
@@ -181,7 +179,7 @@ def test_every_public_method_is_documented():
 
 # What comes with RootModel, with the class of a model, and with its first schema.
 OF_MODELS = {"annotated_types", "pydantic.fields", "zipfile", "socket", "importlib.metadata"}
-SLOW = {"networkx", "asyncio", "logging", "blinker", "sqlite3", "difflib", *OF_MODELS}
+SLOW = {"networkx", "asyncio", "logging", "blinker", "sqlite3", *OF_MODELS}
 
 
 def imported_by(code):

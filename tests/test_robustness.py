@@ -321,6 +321,34 @@ def test_s4_a_value_whose_copy_reads_the_job_is_no_deadlock():
     assert read[-1] == 5
 
 
+# --- a process that is at its end ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, no such limit can be set")
+@pytest.mark.parametrize("strategy", ["sequential", "concurrent"])
+def test_e2_a_handler_that_runs_out_of_files_fails_its_job(strategy):
+    code = f"""
+import resource
+from routilux import Flow, Routine, slot
+class Greedy(Routine):
+    opened = []
+    @slot
+    def trigger(self):
+        while True:
+            self.opened.append(open("/dev/null"))
+flow = Flow("f", execution_strategy={strategy!r})
+flow.add_routine(Greedy(), "greedy")
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+job_state = flow.start("greedy")
+ended = job_state.wait(20)
+for each in Greedy.opened:
+    each.close()
+print(ended, job_state.status, job_state.failure.type)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "True failed OSError\n", ran.stderr
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------
 
 

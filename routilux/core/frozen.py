@@ -35,7 +35,8 @@ class Frozen(metaclass=_Made):
     def __init__(self, *values: Any, **named: Any) -> None:
         cls = type(self)
         given = {**cls._defaults, **dict(zip(cls._fields, values, strict=False)), **named}
-        if given.keys() != set(cls._fields) or len(values) + len(named) > len(cls._fields):
+        twice = named.keys() & set(cls._fields[: len(values)])
+        if twice or given.keys() != set(cls._fields) or len(values) > len(cls._fields):
             raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
         for name in cls._fields:
             object.__setattr__(self, name, given[name])
@@ -46,8 +47,14 @@ class Frozen(metaclass=_Made):
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a {type(self).__name__} does not change", name=name, obj=self)
 
-    def __deepcopy__(self: F, memo: object) -> F:
+    def __copy__(self: F) -> F:
         return self  # copies of a record share what is frozen
+
+    def __deepcopy__(self: F, memo: object) -> F:
+        return self
+
+    def __reduce__(self) -> Any:
+        return type(self), tuple(getattr(self, name) for name in type(self)._fields)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in type(self)._fields)})"

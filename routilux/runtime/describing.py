@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import traceback
 
 from ..core.plan import SlotPlan
 from ..core.records import ErrorRecord
@@ -11,8 +12,6 @@ from ..errors import ExecutionError
 
 def describe(error: BaseException, slot: SlotPlan | None = None, attempt: int | None = None) -> ErrorRecord:
     """Return what a job keeps of an exception."""
-    import traceback
-
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     try:
         message = str(error)
