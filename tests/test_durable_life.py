@@ -713,7 +713,7 @@ def test_recovery_without_a_routine_that_the_job_has_not_used_can_be_allowed():
     engine.close()
 
 
-def going_on(world, engine, *, beside=(), emits=(), events=("to_a", "to_b"), **slot_options):
+def going_on(world, engine, *, beside=(), emits=(), events=("to_a", "to_b"), connected=True, **slot_options):
     """A job that emits something before it waits; ``beside``: slots of routine ``t`` that events of it go to."""
 
     def handle(ctx, **_):
@@ -733,7 +733,8 @@ def going_on(world, engine, *, beside=(), emits=(), events=("to_a", "to_b"), **s
         flow.add_routine(routine := Routine(), "t")
     for slot in beside:
         routine.define_slot(slot, handler=world.aside, **slot_options)
-        flow.connect("r0", f"to_{slot}", "t", slot)
+        if connected:
+            flow.connect("r0", f"to_{slot}", "t", slot)
     return flow
 
 
@@ -788,6 +789,46 @@ def test_j4_a_job_goes_on_without_a_routine_that_has_nothing_left_to_do():
     assert state.wait(SOON)
     assert [each.routine_id for each in state.get_execution_history()] == ["r0", "t", "r2", "r1"]
     assert [*state.performance()] == ["r0", "r1", "r2", "t"]
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("rest", "status", "handled"),
+    [("deliver", "completed", ["t"]), ("error", "failed", ["t"]), ("drop", "completed", [])],
+)
+def test_j4_a_join_that_nothing_leads_to_any_more_ends_as_its_rest_says(rest, status, handled):
+    before = {"beside": ["a"], "emits": ["to_a"], "gather": 2, "rest": rest}
+    state = went_on(before, {**before, "connected": False})
+    assert state.status == status
+    assert [each.routine_id for each in state.get_execution_history("t")] == handled
+    assert state.pending_count == 0 or status == "failed"
+    assert state.failure is None or state.failure.type == "GatherError"
+
+
+def test_e4_a_job_that_a_mistake_in_the_connections_has_failed_is_resumed_when_that_is_mended():
+    def build(world, engine, *, mended):
+        def handle(ctx, **_):
+            if not mended:
+                raise LookupError
+            ctx.emit("out")
+
+        flow = Flow("f", engine=engine)
+        flow.add_routine(Plain(handle), "r0")
+        flow.add_routine(Plain(lambda ctx, **_: None), "r1")
+        if mended:
+            flow.connect("r0", "out", "r1", "trigger")
+        return flow
+
+    lives = Lives(partial(build, mended=False))
+    _, flow = lives.next()
+    assert flow.execute("r0", job_id="j").status == "failed"
+    lives.world.build = partial(build, mended=True)
+    engine, flow = lives.next()
+    with pytest.raises(RecoveryError, match=r"flow\.resume\(job_state, allow_changes=True\)$"):
+        flow.resume(engine.get("j"))
+    state = flow.resume(engine.get("j"), allow_changes=True)
+    assert state.wait(SOON)
+    assert (state.status, len(state.get_execution_history("r1"))) == ("completed", 1)
     engine.close()
 
 

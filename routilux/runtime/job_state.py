@@ -97,7 +97,8 @@ class JobState(Savable):
     @property
     def failure(self) -> ErrorRecord | None:
         """The one of `JobState.errors` that has failed the job; None unless it is failed."""
-        return self._record.failure
+        with self._job.lock:
+            return self._record.failure
 
     @property
     def errors(self) -> list[ErrorRecord]:

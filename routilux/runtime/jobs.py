@@ -219,15 +219,15 @@ class Jobs:
         if record.shared:
             check_size(record.shared, flow.max_state_bytes, where)
 
-    def take_up(self, job_state: JobState, listen: Listen = _ignore) -> Job:
+    def take_up(self, job_state: JobState, listen: Listen = _ignore, *, allow_changes: bool = False) -> Job:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet.
 
-        ``listen`` is given the job before.
+        ``listen`` is given the job before. With ``allow_changes``, the flow may be another one than it was.
         """
         job = self.job_of(job_state)
         self.check_open()
         if job.elsewhere is not None:
-            job = job.engine.keeping.taken_over(job)
+            job = job.engine.keeping.taken_over(job, allow_changes=allow_changes)
         listen(job)
         if job.elsewhere is not None:
             job.resume()

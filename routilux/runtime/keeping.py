@@ -205,10 +205,10 @@ class Keeping(Corresponding):
                 self.suspects.append(job)
         return taken, asked
 
-    def taken_over(self, job: Job) -> Job:
+    def taken_over(self, job: Job, *, allow_changes: bool = False) -> Job:
         """Return a job that did not run here and is to be resumed: itself if another process has it, else one here."""
         job_id = job.record.job_id
-        taken = self.recover(jobs=[job_id])
+        taken = self.recover(jobs=[job_id], allow_changes=allow_changes)
         return taken[0] if taken else self.find(job_id) or job
 
     def _orphaned(self, job: DurableJob) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from ..core.commits import unfinished
+from ..core.deliveries import close_gathers
 from ..core.fold import apply
 from ..core.job_record import JobRecord
 from ..core.scheduling import list_waiting
@@ -116,15 +117,17 @@ class Loading(Owning):
         values = Reader(name, flow.known_types, None)
         document = read_snapshot(snapshot, values)
         changes = differences(document["shape"], shape_of(flow.plan()))
+        failed = head.status == JobStatus.FAILED
+        allowing = ("flow.resume(job_state, " if failed else "engine.recover(") + "allow_changes=True)"
         if changes and not allow_changes:
             raise RecoveryError(
                 f"{name} was made by a flow that has changed since: {'; '.join(changes)}. Run it with the flow as it "
-                f"was, or allow the changes: engine.recover(allow_changes=True)"
+                f"was, or allow the changes: {allowing}"
             )
         if document["flow_version"] != flow.version and not allow_changes:
             raise RecoveryError(
                 f"{name} was made by version {document['flow_version']!r} of the flow, and this is version "
-                f"{flow.version!r}; run it with that version, or allow it: engine.recover(allow_changes=True)"
+                f"{flow.version!r}; run it with that version, or allow it: {allowing}"
             )
         shape, origin = document["shape"], document["origin"]
         changed = fingerprint(shape) != fingerprint(shape_of(flow.plan()))  # it may have more than it had, too
@@ -142,10 +145,13 @@ class Loading(Owning):
         """Return a job that was claimed, ready to go on where it was."""
         loaded = self.load(flow, claimed.head, allow_changes=allow_changes)
         record = loaded.record
+        changed = fingerprint(loaded.shape) != fingerprint(shape_of(flow.plan()))
+        if changed and not record.status.ended:
+            close_gathers(record, self.engine.clock.monotonic_ns())  # which other connections would have fed
         unfinished(record)
         list_waiting(record)
         job = self.adopt(flow, record, loaded.journal, claimed.head, loaded.origin)
-        if fingerprint(loaded.shape) != fingerprint(shape_of(flow.plan())):
+        if changed:
             with job.commits:  # facts name slots as the last snapshot counts them
                 job.compact()
         return job

@@ -59,16 +59,23 @@ class Steerable:
         """
         self._jobs.job_of(job_state).pause(str(reason))
 
-    def resume(self, job_state: JobState) -> JobState:
+    def resume(self, job_state: JobState, *, allow_changes: bool = False) -> JobState:
         """Go on with a paused job, or take up a failed one, on worker threads; return its state at once.
 
         What failed a job runs again, as a first attempt, and then all that was queued.
 
+        Args:
+            job_state: the job.
+            allow_changes: take a durable job from the store also if the flow has changed since, as
+                `Engine.recover` does.
+
         Raises:
             StatusError: for any other job, and for a failed one of which handlers still run.
             ExecutionError: when it is no job of this flow, or the flow is shut down.
+            RecoveryError: when a durable job was made by a flow that has changed.
+            LoadError: when the flow lacks what a durable job needs, or its journal is damaged.
         """
-        job = self._jobs.take_up(job_state)
+        job = self._jobs.take_up(job_state, allow_changes=allow_changes)
         with job.lock:
             job.call()
         return JobState(job)
