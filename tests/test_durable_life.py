@@ -852,7 +852,7 @@ def keeps_a_state(ctx: Context, **_):
     ids=["a turn that waits", "a part of a gather", "what was merged", "a state", "an open input"],
 )
 def test_j4_a_job_does_not_go_on_without_what_it_uses_and_it_is_told_what_to_do(options, aside, lacks):
-    told = f"flow 'f': job 'j': the flow lacks what there are states of, or work for: {lacks}; put that back"
+    told = f"flow 'f': job 'j': the flow does not have {lacks}, and the job still needs it"
     with pytest.raises(LoadError, match=f"^{re.escape(told)}"):
         went_on({"beside": ["a"], "emits": ["to_a"], **options}, {}, aside)
 

@@ -72,8 +72,8 @@ class RecordReader(PartReader):
         states, deferred = self._routine_states(), self._deferred()
         if self.missing:
             raise self.shapes.problem(
-                f"the flow lacks what there are states of, or work for: {', '.join(dict.fromkeys(self.missing))}; put "
-                f"that back, without connections if you like, until the job has ended"
+                f"the flow does not have {', '.join(dict.fromkeys(self.missing))}, and the job still needs it, for a "
+                f"delivery, a state or merged values; give it back to the flow until the job has ended"
             )
         self.errors = [self.error(row, "a row of 'errors'") for row in take(form, "errors", list)]
         record = JobRecord(
@@ -99,8 +99,8 @@ class RecordReader(PartReader):
         self._add_ids(self.gathering.numbers)
         if gone := unknown_sources(record):
             raise self.shapes.problem(
-                f"the flow lacks what there is work of: {', '.join(dict.fromkeys(gone))}; put that back until the job "
-                f"has ended"
+                f"the flow does not have {', '.join(dict.fromkeys(gone))}, along which the job has gathered; give it "
+                f"back to the flow until the job has ended"
             )
         if self.ids and not (min(self.ids) >= 1 and max(self.ids) < record.next_id):
             raise self.shapes.problem(f"the ids of deliveries must lie between 1 and 'next_id', {record.next_id}")
