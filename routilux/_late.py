@@ -44,8 +44,8 @@ class _LateNames(ModuleType):
         return sorted({*super().__dir__(), *self._homes, *self._rooms})
 
 
-def fetch_late(package: str, names: Mapping[str, str], modules: Iterable[str] = ()) -> None:
-    """Have a package fetch names when they are first asked for.
+def fetch_late(package: str, names: Mapping[str, str], modules: Iterable[str] = ()) -> list[str]:
+    """Have a package fetch names when they are first asked for, and return them.
 
     Args:
         package: the name of the package, which is being imported.
@@ -56,3 +56,4 @@ def fetch_late(package: str, names: Mapping[str, str], modules: Iterable[str] = 
     vars(module)["_homes"] = {name: f".{home}" for home, each in names.items() for name in each.split()}
     vars(module)["_rooms"] = frozenset(modules)
     module.__class__ = _LateNames
+    return list(vars(module)["_homes"])

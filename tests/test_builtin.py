@@ -7,8 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel
 
 from routilux import DeclarationError, Engine, ErrorHandler, Flow, PayloadError, Routine, builtin, open_store

@@ -10,8 +10,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel
 
 from routilux.core.copying import copy_payload, copy_value, needs_copy

@@ -7,8 +7,7 @@ from functools import partial
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import AsyncStep, Meeting, Signal, Sink, Source, Step, at_rest, chain
 
 from routilux import (

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import Sink, Source, chain
 from pydantic import BaseModel, Field
 from typing_extensions import get_overloads

@@ -13,8 +13,7 @@ from typing import Any
 import orjson
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, Field, field_serializer
 
 from routilux import ErrorRecord, Flow, LoadError, Routine, SaveError

@@ -9,8 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from routilux import Flow, Routine
 

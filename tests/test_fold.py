@@ -8,8 +8,7 @@ from random import Random
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from routilux import ErrorHandler, ErrorRecord, ExecutionError, Flow, JobStatus, Routine, StatusError
 from routilux.core.fold import apply, fold

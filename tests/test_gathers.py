@@ -10,8 +10,7 @@ from functools import partial
 import networkx
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import LONG, Sink, Source, Step
 
 from routilux import (

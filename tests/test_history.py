@@ -8,8 +8,7 @@ from statistics import mean
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, chain
 
 from routilux import Clock, Engine, ErrorHandler, ErrorRecord, ExecutionError, Flow, Routine

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from routilux import LoadError
 from routilux.errors import StaleWriterError, StoreError

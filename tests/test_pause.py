@@ -6,8 +6,7 @@ import threading
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, chain, threads_besides
 
 from routilux import ContextError, Engine, ErrorHandler, ExecutionError, Flow, PayloadError, Routine, StatusError

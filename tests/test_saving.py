@@ -11,8 +11,7 @@ from datetime import timedelta
 import orjson
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, chain
 from pydantic import BaseModel, Field, field_serializer, field_validator, model_validator
 

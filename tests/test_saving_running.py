@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, chain
 
 from routilux import ContextError, Engine, ErrorHandler, Flow, JobState

@@ -18,8 +18,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import Sink
 from pydantic import (
     AliasChoices,

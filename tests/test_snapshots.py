@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import orjson
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import Step, chain
 from pydantic import BaseModel
 

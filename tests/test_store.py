@@ -7,8 +7,7 @@ import time
 
 import pytest
 from generated import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, attempt, chain, run
 from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
 

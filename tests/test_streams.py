@@ -14,8 +14,7 @@ from datetime import timezone
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from parts import AsyncStep, Signal, Sink, Source, Step, chain
 
 from routilux import (

@@ -11,8 +11,7 @@ from pydantic import BaseModel
 from ..core.job_record import Activation
 from ..errors import StateError
 from .drafts import MISSING, EditDraft
-from .store import Acting as StoreActing
-from .store import PendingEdit, Store
+from .store import Acting as StoreActing, PendingEdit, Store
 
 
 class Acting(StoreActing, Protocol):

@@ -13,8 +13,7 @@ from .async_store import AsyncStore
 from .drafts import EditDraft
 from .job_state import JobState
 from .step_faces import AsyncSteps, Steps
-from .store import Acting as StoreActing
-from .store import Store
+from .store import Acting as StoreActing, Store
 
 
 class Acting(StoreActing, Protocol):

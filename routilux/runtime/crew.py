@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context as Variables
-from contextvars import copy_context
+from contextvars import Context as Variables, copy_context
 from typing import Any, NamedTuple, Protocol
 
 from ..core.job_record import Activation, JobRecord, Mailbox

@@ -14,8 +14,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from contextvars import Context as Variables
-from contextvars import ContextVar, copy_context
+from contextvars import Context as Variables, ContextVar, copy_context
 from functools import partial
 from types import BuiltinMethodType, MethodType
 from typing import Any, Protocol, cast
