@@ -1,5 +1,6 @@
 """What the public names are, for type checkers; they are fetched from the same modules by the table in __init__.py."""
 
+from . import builtin as builtin, errors as errors, signals as signals, testing as testing
 from .core.policy import ErrorHandler as ErrorHandler, ErrorStrategy as ErrorStrategy
 from .core.records import ErrorRecord as ErrorRecord
 from .core.status import JobStatus as JobStatus

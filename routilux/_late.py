@@ -6,6 +6,7 @@ that was fetched stays in the package, so that asking again costs nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -17,6 +18,15 @@ from typing import Any
 _fetching = RLock()
 
 
+def _forget() -> None:
+    global _fetching
+    _fetching = RLock()  # a thread that the child does not have may have held the old one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 class _LateNames(ModuleType):
     """A package with such names. ``_homes`` tells the module of each, ``_rooms`` are modules that can be asked for."""
 
@@ -25,14 +35,14 @@ class _LateNames(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         home = vars(self)["_homes"].get(name)
+        if home is None and name not in vars(self)["_rooms"]:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
         with _fetching:
-            if home is not None:
-                value = getattr(import_module(home, self.__name__), name)
-                vars(self)[name] = value
-                return value
-            if name in vars(self)["_rooms"]:
+            if home is None:
                 return import_module(f".{name}", self.__name__)
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
+            value = getattr(import_module(home, self.__name__), name)
+            vars(self)[name] = value
+            return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Python puts each module of a package into it; but a name that is called like its module, or like the package

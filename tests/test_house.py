@@ -136,11 +136,14 @@ def test_every_public_name_exists_is_documented_and_is_all_there_is():
 
 
 def test_the_door_fetches_each_name_from_where_type_checkers_see_it():
-    seen = {}
+    seen, rooms = {}, set()
     for node in ast.walk(ast.parse((PACKAGE / "__init__.pyi").read_text())):
         if isinstance(node, ast.ImportFrom):
-            seen |= {alias.asname: f".{node.module}" for alias in node.names if alias.asname == alias.name}
+            names = {alias.asname for alias in node.names if alias.asname == alias.name}
+            rooms |= names if node.module is None else set()
+            seen |= dict.fromkeys(names, f".{node.module}") if node.module is not None else {}
     assert vars(routilux)["_homes"] == seen
+    assert vars(routilux)["_rooms"] == rooms
     assert set(routilux.__all__) == seen.keys()
     for name in routilux.__all__:
         value = getattr(routilux, name)

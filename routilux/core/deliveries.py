@@ -76,6 +76,20 @@ def close_gathers(record: JobRecord, at: int) -> None:
                 _put_together(record, gathers, number, parts, at)
 
 
+def regather(record: JobRecord, at: int) -> None:
+    """See to groups that are full now, or get no more parts, because the flow has other connections than it had."""
+    if record.gathers is not None and not record.closed:
+        _take_full(record, record.gathers, at)
+        if not record.status.ended:
+            close_gathers(record, at)
+
+
+def _take_full(record: JobRecord, gathers: Gathers, at: int) -> None:
+    for number in range(len(gathers.held)):
+        for parts in gathers.full(number):
+            _put_together(record, gathers, number, parts, at)
+
+
 def finished(record: JobRecord, slot: SlotPlan, at: int) -> None:
     """An activation is over, and what it was ahead of may be ripe."""
     gathers = record.gathers
@@ -165,9 +179,7 @@ def withdraw(record: JobRecord, origin: int, at: int) -> None:
             _withdrawn(gathers, delivery, origin)
     if gathers is not None:
         gathers.withdraw(origin)
-        for number in range(len(gathers.held)):  # groups that were broken up may make others full
-            for parts in gathers.full(number):
-                _put_together(record, gathers, number, parts, at)
+        _take_full(record, gathers, at)  # groups that were broken up may make others full
     for held in record.deferred:
         if held.origin == origin:
             _count_deferred(record, held.event, -1)

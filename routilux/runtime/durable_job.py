@@ -295,6 +295,8 @@ class DurableJob(JournaledJob):
     def fail_as_poison(self, error: BaseException) -> None:
         """Fail the job without running it."""
         with self.commits:
+            if self.record.status.ended:
+                return
             self.keep(Failed(describe(error), self.now()))
             with self.lock:
                 self.fail(error)

@@ -1,8 +1,7 @@
-"""The durable jobs of an engine: how they begin, are found again in the store, and end.
+"""The durable jobs of an engine: how they begin and end.
 
 What an engine has for its durable jobs is in layers: `owning` them, `loading` them, letting them go while they are
-`sleeping`, and `corresponding` with them. Here is how they begin and end, and what is done about jobs that take their
-processes with them.
+`sleeping`, `corresponding` with them, and `recovering` them.
 """
 
 from __future__ import annotations
@@ -10,32 +9,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..core.job_record import JobRecord
 from ..core.plan import SlotPlan
 from ..core.status import JobStatus
-from ..errors import ExecutionError, PoisonError, RoutiluxError, StaleWriterError, StoreError
-from ..store.base import Claimed, FactStore, Inbox, JobHead, fits
+from ..errors import ExecutionError, StaleWriterError, StoreError
+from ..store.base import Inbox, JobHead, fits
 from ..store.journal import Journal
-from .corresponding import Corresponding
 from .durable_job import DurableJob
 from .holding import refuse_inside, refuse_on_loop
-from .job import PARENT_CANCELLED, Job
+from .job import Job
 from .messages import message
 from .origin import origin_of
-from .owning import RESUMABLE, UNFINISHED
+from .recovering import Recovering
 from .write_behind import WriteBehind
 
 __all__ = ["Keeping", "WriteBehind"]
 
 logger = logging.getLogger("routilux")
-FATAL_DEATHS = 3  # after one death fewer a job is run alone
 
 
-class Keeping(Corresponding):
+class Keeping(Recovering):
     """The durable jobs of one engine.
 
     Args:
@@ -45,12 +42,6 @@ class Keeping(Corresponding):
         patience: for how many seconds a store is asked again when it cannot do what it is asked for.
         detect_poison: whether jobs that take their processes with them are set apart.
     """
-
-    def __init__(self, engine: Any, store: FactStore, lease: float, patience: float, *, detect_poison: bool) -> None:
-        super().__init__(engine, store, lease, patience)
-        self.detect_poison = detect_poison
-        self._recovering = threading.Lock()  # two that look at the same time would take up the same job
-        self._alone: DurableJob | None = None  # the suspect that has run last
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
@@ -150,111 +141,6 @@ class Keeping(Corresponding):
             self.engine.committers.submit(lambda: self.tell_parent(job))
         if self.suspects:
             self.engine.committers.submit(self.run_suspect)
-
-    # --- finding again ------------------------------------------------------------------------------------------------
-
-    def recover(self, *, allow_changes: bool = False, jobs: Iterable[str] | None = None) -> list[DurableJob]:
-        """Go on with the jobs of registered flows that nobody runs, all or some; see `Engine.recover`."""
-        with self._recovering:
-            taken, asked = self._take_up(None if jobs is None else set(jobs), allow_changes=allow_changes)
-        for job, deaths in taken:
-            if job.record.status is JobStatus.FAILED:  # it rests until it is resumed
-                continue
-            if deaths >= FATAL_DEATHS:
-                self.poisoned(job, deaths)
-            elif deaths < FATAL_DEATHS - 1:
-                self.go_on(job, asked)
-        self.run_suspect()
-        return [job for job, _ in taken]
-
-    def _take_up(
-        self, wanted: set[str] | None, *, allow_changes: bool
-    ) -> tuple[list[tuple[DurableJob, int]], Collection[str]]:
-        """Hold the jobs that nobody runs; return them, with how many owners have died, and those with messages."""
-        found = [
-            head
-            for head in self.store.heads(statuses=UNFINISHED if wanted is None else RESUMABLE)
-            if head.flow_id in self.flows
-            and not self.runs_here(head.job_id)
-            and (wanted is None or head.job_id in wanted)
-        ]
-        asked = self.messages_to({head.job_id for head in found})
-        claimed = self.claim([head.job_id for head in found if head.owner != self.owner])
-        # What came to rest here, or could not go on for want of room, is this engine's still.
-        mine = [self.head_of(head.job_id) for head in found if head.owner == self.owner]
-        claimed += [
-            Claimed(head._replace(deaths=0), 0)
-            for head in mine
-            if head.status in (UNFINISHED if wanted is None else RESUMABLE) and not self.runs_here(head.job_id)
-        ]
-        taken: list[tuple[DurableJob, int]] = []
-        try:
-            for each in claimed:
-                flow = self.flows[each.head.flow_id]
-                job = self.taken_up(flow, each, allow_changes=allow_changes)
-                taken.append((job, each.head.deaths if self.detect_poison else 0))
-        except RoutiluxError:
-            self.store.let_go(self.owner, [each.head.job_id for each in claimed])
-            raise
-        for job, deaths in taken:
-            if job.record.status is JobStatus.FAILED:
-                self.live[job.record.job_id] = job
-                continue
-            self.hold(job)
-            if deaths == FATAL_DEATHS - 1:
-                self.suspects.append(job)
-        return taken, asked
-
-    def taken_over(self, job: Job, *, allow_changes: bool = False) -> Job:
-        """Return a job that did not run here and is to be resumed: itself if another process has it, else one here."""
-        job_id = job.record.job_id
-        taken = self.recover(jobs=[job_id], allow_changes=allow_changes)
-        return taken[0] if taken else self.find(job_id) or job
-
-    def _orphaned(self, job: DurableJob) -> bool:
-        """Whether the job that had started this one was cancelled."""
-        parent = job.record.parent_job_id
-        return parent is not None and any(head.status == "cancelled" for head in self.store.heads(job_id=parent))
-
-    def go_on(self, job: DurableJob, asked: Collection[str]) -> None:
-        """Let the handlers of a job that was taken up start; ``asked`` are the jobs that there are messages for."""
-        job.flow._jobs.count(job)
-        if self._orphaned(job):
-            job.cancel_unless_ended(PARENT_CANCELLED)
-            return
-        for activation in list(job.record.waiting.values()):
-            if activation.wait is not None:
-                self.look_after(job, activation.wait.jobs)
-        if job.record.job_id in asked:
-            try:
-                self.attend(job)
-            except StoreError as error:  # they stay in the inbox
-                logger.warning("messages to job %r cannot be seen to now: %s", job.record.job_id, error)
-        job.go_on()
-
-    def run_suspect(self) -> None:
-        """Let a job that may be poison run, if nothing else does."""
-        with self._lock:
-            busy = any(job.record.status is JobStatus.RUNNING for job in self.held.values() if job not in self.suspects)
-            job = self.suspects.pop(0) if self.suspects and not busy else None
-            self._alone = job or self._alone
-        if job is not None:
-            self.go_on(job, {job.record.job_id})
-
-    @property
-    def set_apart(self) -> bool:
-        """Whether a job runs alone, or is going to, so that no others are to be taken up."""
-        alone = self._alone
-        runs = alone is not None and alone.record.status is JobStatus.RUNNING and alone.halted is None
-        return runs or bool(self.suspects)
-
-    def poisoned(self, job: DurableJob, deaths: int) -> None:
-        """Fail a job that took several processes with it."""
-        error = PoisonError(
-            f"{job.subject}: the last {deaths} processes that ran it died before it got anywhere, the last one while "
-            f"it ran nothing else; find out what kills them, then resume the job"
-        )
-        job.fail_as_poison(error)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from ..core.commits import unfinished
-from ..core.deliveries import close_gathers
+from ..core.deliveries import regather
 from ..core.fold import apply
 from ..core.job_record import JobRecord
 from ..core.scheduling import list_waiting
@@ -146,8 +146,8 @@ class Loading(Owning):
         loaded = self.load(flow, claimed.head, allow_changes=allow_changes)
         record = loaded.record
         changed = fingerprint(loaded.shape) != fingerprint(shape_of(flow.plan()))
-        if changed and not record.status.ended:
-            close_gathers(record, self.engine.clock.monotonic_ns())  # which other connections would have fed
+        if changed:
+            regather(record, self.engine.clock.monotonic_ns())
         unfinished(record)
         list_waiting(record)
         job = self.adopt(flow, record, loaded.journal, claimed.head, loaded.origin)

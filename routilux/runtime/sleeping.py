@@ -14,6 +14,7 @@ from ..core.commits import go_on, unfinished
 from ..core.points import Wait
 from ..errors import ExecutionError, RoutiluxError, StoreError
 from ..store.base import FactStore, JobHead
+from .bells import Bell
 from .durable_job import DurableJob
 from .job import Job
 from .loading import Loading
@@ -48,7 +49,7 @@ class Sleeping(Loading):
         self.held: dict[str, DurableJob] = {}
         self.sleepers: dict[str, Sleeper] = {}
         self.beginning: set[str] = set()  # jobs that are being put into the store to run here
-        self.suspects: list[DurableJob] = []  # jobs that are to run when nothing else does
+        self.suspects: dict[DurableJob, Bell] = {}  # jobs that are to run when nothing else does, held still by these
         self._waking = threading.Lock()
         self._in_order = threading.Lock()
         self._due: deque[str] = deque()  # jobs that sleep and whose time has come

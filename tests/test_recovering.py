@@ -1,0 +1,204 @@
+"""J4, J7, J10: what one job cannot do keeps no other from going on, and jobs that may be poison wait for their turn."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from crashing import Mortal
+from pydantic import BaseModel, field_validator
+from test_durable_life import SOON, flow_of
+from test_serving import lost
+
+from routilux import Context, ContextError, Engine, Flow, PoisonError, Routine, StoreError
+from routilux.store.memory import MemoryStore
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+def submitted(store, jobs, build):
+    """Have a store hold jobs that nobody has begun."""
+    with Engine(store=Mortal(store)) as engine:
+        flow = build(engine)
+        for job_id in jobs:
+            engine.submit(flow, job_id=job_id)
+
+
+def once(real, error):
+    """Return a function that raises an error the first time, and then does what it should."""
+    errors = [error]
+
+    def act(*given, **options):
+        if errors:
+            raise errors.pop()
+        return real(*given, **options)
+
+    return act
+
+
+@pytest.mark.parametrize("error", [StoreError("busy"), RuntimeError("unforeseen")])
+@pytest.mark.parametrize("step", ["_orphaned", "taken_up", "claim"])
+def test_j4_one_job_that_cannot_go_on_is_taken_up_later_and_keeps_no_other_from_it(store, step, error):
+    ran = []
+
+    def build(engine):
+        return flow_of(engine, lambda ctx, **_: ran.append(ctx.job_id))
+
+    submitted(store, ["a", "b", "c"], build)
+    with Engine(store=Mortal(store)) as engine:
+        build(engine)
+        setattr(engine.keeping, step, once(getattr(engine.keeping, step), error))
+        with pytest.raises(type(error)):
+            engine.recover()
+        engine.recover()
+        for job_id in ("a", "b", "c"):
+            assert engine.get(job_id).wait(SOON)
+    assert sorted(ran) == ["a", "b", "c"]
+
+
+def test_j7_what_could_not_be_read_here_is_free_for_others(store):
+    ran = []
+
+    def build(engine):
+        return flow_of(engine, lambda ctx, **_: ran.append(ctx.job_id))
+
+    submitted(store, ["a"], build)
+    with Engine(store=Mortal(store)) as first, Engine(store=Mortal(store)) as second:
+        build(first)
+        build(second)
+        first.keeping.load = once(first.keeping.load, RecursionError())
+        with pytest.raises(RecursionError):
+            first.recover()
+        [state] = second.recover()
+        assert state.wait(SOON)
+    assert ran == ["a"]
+
+
+def test_j4_what_is_called_while_a_job_is_read_cannot_recover_others(store):
+    inside = []
+
+    class State(BaseModel):
+        x: int = 0
+
+        @field_validator("x")
+        @classmethod
+        def looked_at(cls, x):
+            if inside:
+                with pytest.raises(ContextError, match="jobs are being recovered in this thread"):
+                    inside.pop().recover()
+            return x
+
+    def build(engine):
+        return flow_of(engine, lambda ctx, **_: None, state_schema=State)
+
+    with Engine(store=Mortal(store)) as engine:
+        engine.submit(build(engine), job_id="a", initial_state={"x": 1})
+    with Engine(store=Mortal(store)) as engine:
+        build(engine)
+        inside.append(engine)
+        [state] = engine.recover()
+        assert state.wait(SOON)
+    assert not inside
+
+
+def test_j10_a_suspect_runs_for_nobody_before_its_turn(store):
+    entered, go, ran = threading.Event(), threading.Event(), []
+
+    def handle(ctx, **_):
+        ran.append(ctx.job_id)
+        if ctx.job_id == "other":
+            entered.set()
+            assert go.wait(SOON)
+
+    def build(engine):
+        return flow_of(engine, handle)
+
+    with Engine(store=Mortal(store)) as engine:
+        lost(store, engine, build(engine), "suspect", 1)
+    with Engine(store=Mortal(store)) as engine:
+        flow = build(engine)
+        other = flow.start("r0", job_id="other")
+        assert entered.wait(SOON)
+        engine.recover()
+        assert not flow.start("r0", job_id="suspect").wait(0.05)
+        assert ran == ["other"]
+        go.set()
+        assert other.wait(SOON)
+        assert engine.get("suspect").wait(SOON)
+        assert ran == ["other", "suspect"]
+        assert not engine.keeping.suspects
+
+
+def test_j10_poison_runs_for_nobody_before_it_is_failed(store):
+    ran = []
+
+    def build(engine):
+        return flow_of(engine, lambda ctx, **_: ran.append(ctx.job_id))
+
+    submitted(store, ["a"], build)
+    with Engine(store=Mortal(store)) as engine:
+        lost(store, engine, build(engine), "poison", 2)
+    with Engine(store=Mortal(store)) as engine:
+        flow = build(engine)
+        go_on, started = engine.keeping.go_on, []
+
+        def meanwhile(job, asked):
+            started.append(flow.start("r0", job_id="poison"))
+            started[0].wait(0.05)
+            go_on(job, asked)
+
+        engine.keeping.go_on = meanwhile
+        engine.recover()
+        assert started[0].wait(SOON)
+        assert started[0].failure.type == PoisonError.__name__
+        assert engine.get("a").wait(SOON)
+        assert ran == ["a"]
+    with Engine(store=Mortal(store)) as engine:
+        build(engine)
+        assert engine.get("poison").status == "failed"
+
+
+@pytest.mark.parametrize("rest", ["drop", "error", "deliver"])
+def test_j4_a_join_that_is_complete_under_the_changed_flow_is_handled(store, rest):
+    joined = []
+
+    def build(engine, sources):
+        def emit(name):
+            def handle(ctx: Context, **_):
+                if name == "c":
+                    ctx.step.wait_for_event("gate", "gate")
+                ctx.emit("out", **{name: 1})
+
+            return handle
+
+        flow = Flow("f", engine=engine)
+        join = Routine()
+        join.define_slot("input", handler=lambda **got: joined.append(got), gather="sources", rest=rest)
+        start = Routine()
+        start.define_slot("trigger", handler=lambda ctx, **_: ctx.emit("out"))
+        start.define_event("out")
+        flow.add_routine(start, "start")
+        flow.add_routine(join, "join")
+        for name in "abc":
+            source = Routine()
+            source.define_slot("trigger", handler=emit(name))
+            source.define_event("out", [name])
+            flow.add_routine(source, name)
+            flow.connect("start", "out", name, "trigger")
+            if name in sources:
+                flow.connect(name, "out", "join", "input")
+        return flow
+
+    with Engine(store=Mortal(store)) as engine:
+        assert build(engine, "abc").execute("start", job_id="j").status == "waiting"
+    assert joined == []
+    with Engine(store=Mortal(store)) as engine:
+        build(engine, "ab")
+        [state] = engine.recover(allow_changes=True)
+        engine.publish("gate")
+        assert state.wait(SOON)
+        assert state.status == "completed"
+    assert joined == [{"a": 1, "b": 1}]
