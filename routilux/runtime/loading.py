@@ -13,7 +13,7 @@ from ..core.scheduling import list_waiting
 from ..core.status import JobStatus
 from ..errors import RecoveryError
 from ..graph.compatibility import as_it_was, differences, fingerprint, shape_of
-from ..store.base import Claimed, FactStore, JobHead
+from ..store.base import FactStore, JobHead
 from ..store.documents import read_snapshot, recovered, snapshot_document
 from ..store.fact_reading import FactReader
 from ..store.journal import Journal, open_journal
@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 
 class Loaded(NamedTuple):
-    """A job as the store has it. ``shape`` is that of its flow when the last snapshot was made."""
+    """A job as the store has it. ``changed``: its flow has another shape than when the last snapshot was made."""
 
     record: JobRecord
     journal: Journal
     origin: str
-    shape: dict[str, Any]
+    changed: bool
 
 
 class Loading(Owning):
@@ -139,19 +139,18 @@ class Loading(Owning):
         if changed:  # the record goes on under the flow as it is
             document = read_snapshot(self.document(flow, copy_of_record(found.record), origin), values)
             found = recovered(document, flow.plan(), values, flow.version, epoch, flow.history_limit)
-        return Loaded(found.record, journal, origin, shape)
+        return Loaded(found.record, journal, origin, changed)
 
-    def taken_up(self, flow: Any, claimed: Claimed, *, allow_changes: bool = False) -> DurableJob:
+    def taken_up(self, flow: Any, head: JobHead, *, allow_changes: bool = False) -> DurableJob:
         """Return a job that was claimed, ready to go on where it was."""
-        loaded = self.load(flow, claimed.head, allow_changes=allow_changes)
+        loaded = self.load(flow, head, allow_changes=allow_changes)
         record = loaded.record
-        changed = fingerprint(loaded.shape) != fingerprint(shape_of(flow.plan()))
-        if changed:
+        if loaded.changed:
             regather(record, self.engine.clock.monotonic_ns())
         unfinished(record)
         list_waiting(record)
-        job = self.adopt(flow, record, loaded.journal, claimed.head, loaded.origin)
-        if changed:
+        job = self.adopt(flow, record, loaded.journal, head, loaded.origin)
+        if loaded.changed:
             with job.commits:  # facts name slots as the last snapshot counts them
                 job.compact()
         return job

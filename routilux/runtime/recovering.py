@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..core.status import JobStatus
 from ..errors import ContextError, PoisonError, StoreError
-from ..store.base import Claimed, FactStore, JobHead
+from ..store.base import FactStore, JobHead
 from .corresponding import Corresponding
 from .durable_job import DurableJob
 from .job import PARENT_CANCELLED, Job
@@ -85,14 +85,14 @@ class Recovering(Corresponding):
         ]
         asked = self.messages_to({head.job_id for head in found})
         # What came to rest here, or could not go on for want of room, is this engine's still.
-        mine = [head for head in found if head.owner == self.owner]
+        mine = [head._replace(deaths=0) for head in found if head.owner == self.owner]
         claimed = self.claim([head.job_id for head in found if head.owner != self.owner])
-        claimed += [Claimed(head._replace(deaths=0), 0) for head in mine]
+        heads = [*(each.head for each in claimed), *mine]
         try:
-            taken = [self._read(each.head, allow_changes) for each in claimed]
+            taken = [self._read(head, allow_changes) for head in heads]
         except BaseException:
             try:
-                self.store.let_go(self.owner, [each.head.job_id for each in claimed])
+                self.store.let_go(self.owner, [head.job_id for head in heads])
             except StoreError:  # the lease runs out by itself
                 pass
             raise
@@ -107,7 +107,7 @@ class Recovering(Corresponding):
 
     def _read(self, head: JobHead, allow_changes: bool) -> _Taken:
         """Return a job that was claimed; held still if it may be poison."""
-        job = self.taken_up(self.flows[head.flow_id], Claimed(head, 0), allow_changes=allow_changes)
+        job = self.taken_up(self.flows[head.flow_id], head, allow_changes=allow_changes)
         deaths = head.deaths if self.detect_poison else 0
         bell = None
         if deaths >= FATAL_DEATHS - 1 and job.record.status is not JobStatus.FAILED:
