@@ -58,7 +58,7 @@ class Part(Routine):
 
     def go(self, ctx: Context, n: int):
         if self.folder is not None:
-            append_line(f"{self.folder}/runs", f"{ctx.job_id}/{ctx._turn.activation.delivery.id}/{ctx.attempt}")
+            append_line(f"{self.folder}/runs", f"{ctx.job_id}/{ctx._turn.activation.id}/{ctx.attempt}")
         self.handle(ctx, n)
 
     def step(self, ctx, name, result):

@@ -47,7 +47,7 @@ class Source(Routine):
 
 def ctx_key(ctx, name):
     """Return the key that a step has, as far as it is known outside: the job, the delivery and the name."""
-    return f"{ctx.job_id}/{ctx._turn.activation.delivery.id}/{name}"
+    return f"{ctx.job_id}/{ctx._turn.activation.id}/{name}"
 
 
 class Worker(Routine):

@@ -14,11 +14,11 @@ from routilux import AsyncContext, Context, ErrorHandler, Flow, Routine
 from routilux.runtime.edits import PASSES, Edits
 from routilux.runtime.gate import Gate
 
-A, B, C = (SimpleNamespace(delivery=SimpleNamespace(id=name)) for name in "ABC")
+A, B, C = (SimpleNamespace(id=name) for name in "ABC")
 
 
 def editing(pool):
-    record = SimpleNamespace(running={each.delivery.id: each for each in (A, B, C)})
+    record = SimpleNamespace(running={each.id: each for each in (A, B, C)})
     return Edits(Gate(), record, pool)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from _thread import get_ident
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from parts import Sink, Source, Step, chain, threads_besides
 
 from routilux import ContextError, Engine, ErrorHandler, Flow, Routine
 from routilux.runtime.clock import Clock
-from routilux.runtime.gate import Gate, _Bell
+from routilux.runtime.gate import INSIDE, Gate, _Bell
 from routilux.runtime.pool import WorkerPool
 from routilux.runtime.timers import Timers
 
@@ -578,9 +579,16 @@ def test_d9_a_paused_job_has_not_ended_for_those_who_wait():
 
 def test_d10_who_enters_the_gate_without_the_bell_leaves_none_that_is_rung_in_vain():
     """The gate may open between its first look and its second; the bell that it left there must count for nothing."""
-    gate, open_now, other = Gate(), iter([False, True]), _Bell()
-    gate.try_enter = lambda blocking: next(open_now)
-    gate.enter()
+    gate, other = Gate(), _Bell()
+
+    class Opening(dict):
+        """Somebody is inside at the first look, and nobody at the second."""
+
+        def setdefault(self, key, thread):
+            return thread if gate.waiting else 0
+
+    gate.inside = Opening()
+    gate.enter(get_ident())
     gate.waiting.append(other)
     gate.ring()
     assert other.lock.acquire(blocking=False)
@@ -598,10 +606,10 @@ def test_d10_an_interrupt_at_the_gate_passes_a_ring_on(monkeypatch):
             seen.append(self)
 
     seen = []
-    in_thread(lambda: gate.try_enter(False))
+    gate.inside[INSIDE] = 0  # another thread
     monkeypatch.setattr("routilux.runtime.gate.threading", SimpleNamespace(Lock=Interrupted))
     with pytest.raises(KeyboardInterrupt):
-        gate.enter()
+        gate.enter(get_ident())
     assert other.lock.acquire(blocking=False)
 
 

@@ -89,11 +89,11 @@ def plans(draw):
 def whereabouts(record):
     """Where each delivery without an end is. Fails when one is in two places."""
     found = [
-        *((delivery.id, "queued") for box in record.mailboxes for delivery in box.queue),
-        *((activation.delivery.id, "due") for box in record.mailboxes for activation in box.resumed),
+        *((delivery.id, "queued") for box in record.mailboxes for delivery in box.deliveries()),
+        *((activation.id, "due") for box in record.mailboxes for activation in box.resumed),
         *((number, "running") for number in record.running),
         *((number, "retrying") for number in record.retrying),
-        *((activation.delivery.id, "stopped") for activation in record.stopped),
+        *((activation.id, "stopped") for activation in record.stopped),
     ]
     # One that is due may still be listed among those that wait for their retry.
     places = {number: place for number, place in reversed(found) if place != "due"}
@@ -194,11 +194,11 @@ class Run:
         connected = [event.name for event in events if event.routes] * 3
         event = self.pick(connected + [event.name for event in events])
         number = next(self.choices)
-        return Emitted(activation.delivery.id, event, {"a": [number], "b": number}, True, self.tick())
+        return Emitted(activation.id, event, {"a": [number], "b": number}, True, self.tick())
 
     def defer(self, activation):
         event = self.pick([event.name for event in activation.slot.node.events.values()])
-        return Deferred(activation.delivery.id, event, {"a": [next(self.choices)]}, True)
+        return Deferred(activation.id, event, {"a": [next(self.choices)]}, True)
 
     def pause(self):
         return Paused("a break")
@@ -217,10 +217,10 @@ class Run:
         return Sent(activation.slot.routine_id, "kind", {"n": next(self.choices)}, self.tick())
 
     def merge(self, activation):
-        return Merged(activation.delivery.id, {"merged": [next(self.choices)]})
+        return Merged(activation.id, {"merged": [next(self.choices)]})
 
     def retry(self, activation):
-        return retried(activation.delivery.id, 5)
+        return retried(activation.id, 5)
 
     def complete(self, activation):
         return self.end(activation, "completed")
@@ -235,7 +235,7 @@ class Run:
         return self.end(activation, "completed", finish=(["result"],))
 
     def end(self, activation, status, error=None, stop=False, finish=None):
-        return Ended(activation.delivery.id, status, 3, self.tick(), error, stop, finish)
+        return Ended(activation.id, status, 3, self.tick(), error, stop, finish)
 
     def fail(self):
         return Failed(BOOM, self.tick())
@@ -251,9 +251,9 @@ class Run:
             before, next_id, was_open, was_closed = whereabouts(record), record.next_id, record.open, record.closed
             deferred = sum(len(held.event.routes) for held in record.deferred)
             may_finish = not was_closed and record.status is not JobStatus.FAILED
-            queues = {each.id: each for box in record.mailboxes for each in box.queue}
+            queues = {each.id: each for box in record.mailboxes for each in box.deliveries()}
             box = self.mailbox_of(fact)
-            head = box and (box.resumed[0].delivery.id if box.resumed else box.queue[0].id if box.queue else None)
+            head = next((each.id for each in (*box.resumed, *box.deliveries())), None) if box else None
             apply(record, fact)
             self.facts.append(fact)
             after = whereabouts(record)
@@ -323,9 +323,10 @@ class Run:
         if record.status is JobStatus.COMPLETED and not self.finished:
             assert not live, "a job completes when nothing is left, or by finish"
         busy = Counter(each.slot.mailbox for each in record.running.values())
-        held = Counter(each.slot.mailbox for each in record.retrying.values() if self.waits(each.delivery.id))
+        held = Counter(each.slot.mailbox for each in record.retrying.values() if self.waits(each.id))
         for box in record.mailboxes:
-            assert [each.id for each in box.queue] == sorted(each.id for each in box.queue), "in order of arrival"
+            ids = [each.id for each in box.deliveries()]
+            assert ids == sorted(ids), "in order of arrival"
             assert 0 <= box.tickets <= box.limit
             assert busy[box.index] <= box.limit
             if record.open:

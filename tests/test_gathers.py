@@ -962,7 +962,7 @@ class Run:
         return {} if number % 11 == 0 else {"k": number % 2}
 
     def handle(self, box):
-        delivery = box.queue[0]
+        delivery = box.deliveries()[0]
         growing = len(self.facts) < 40
         count = next(self.choices) % 4 if growing else 0
         emissions = tuple(Emission("e", self.payload(), False, next(self.choices) % 7 == 0) for _ in range(count))
@@ -990,7 +990,7 @@ class Run:
             return
         assert record.gathers == recounted(record)
         assert not any(record.gathers.full(number) for number in range(len(reach.slots))), "what is full is delivered"
-        busy = [each.slot.index for box in record.mailboxes for each in (*box.queue, *box.resumed)]
+        busy = [each.slot.index for box in record.mailboxes for each in (*box.deliveries(), *box.resumed)]
         busy += [each.slot.index for each in (*record.running.values(), *record.stopped)]
         coming = [*record.inputs, *(r.slot.index for held in record.deferred for r in held.event.routes)]
         for number, slot in enumerate(reach.slots):
@@ -1029,13 +1029,13 @@ class RunInMemory(Run):
         self.apply(Began(box.index, self.tick()))
 
     def emit(self, activation):
-        self.apply(Emitted(activation.delivery.id, "e", self.payload(), False, self.tick()))
+        self.apply(Emitted(activation.id, "e", self.payload(), False, self.tick()))
 
     def end(self, activation):
         stop = next(self.choices) % 4 == 0 and len(self.facts) < 90
         error = ErrorRecord("Boom", "it broke", "") if stop else None
         at = self.tick()
-        self.apply(Ended(activation.delivery.id, "failed" if stop else "completed", 1, at, error, stop, None))
+        self.apply(Ended(activation.id, "failed" if stop else "completed", 1, at, error, stop, None))
 
     def apply(self, fact):
         apply(self.record, fact)

@@ -196,14 +196,15 @@ def test_e3_an_interrupt_at_any_moment_comes_out_of_execute(how, delay):
 def test_d10_a_gate_left_shut_by_an_interrupt_is_opened_by_its_owner():
     state = chain(Sink()).execute("r0")
     gate = state._job.lock
-    assert gate.try_enter(False)
-    assert gate.try_enter(False)
+    gate.__enter__()
     gate.abandon()
     entered = []
-    thread = threading.Thread(target=lambda: entered.append(gate.try_enter(False)))
+    thread = threading.Thread(target=lambda: gate.__enter__() or entered.append(True))
     thread.start()
     thread.join(LONG)
     assert entered == [True]
+    gate.abandon()
+    assert gate.inside, "another thread is inside"
 
 
 @pytest.mark.parametrize("strategy", ["continue", "skip"])

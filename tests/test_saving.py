@@ -593,8 +593,8 @@ def saved_parts():
     record = flow.restore(state.to_dict())._record
     (waiting,) = record.retrying.values()
     record.stopped.append(waiting.anew())
-    record.stopped[0].delivery = copy.copy(waiting.delivery)
-    record.stopped[0].delivery.id = record.next_id
+    record.stopped[0].id = record.next_id
+    record.stopped[0].row = (record.next_id, *waiting.row[1:])
     record.next_id += 1
     writer = Writer("job", flow.known_types, None)
     return {**state.to_dict(), "record": json.loads(orjson.dumps(RecordWriter(snapshot(record), writer, None).write()))}

@@ -107,7 +107,7 @@ class Run:
             makers += [lambda: Cancelled("enough", self.tick())] * ending
             makers += [lambda: Failed(BOOM, self.tick())] * (ending and record.status is JobStatus.RUNNING)
         for activation in record.running.values():
-            makers += [lambda it=activation: self.turn(it.delivery.id, it.slot)] * 4
+            makers += [lambda it=activation: self.turn(it.id, it.slot)] * 4
         if not record.closed and makers:
             makers += [
                 self.publish,
@@ -116,7 +116,7 @@ class Run:
                 lambda: Logged({"l": 1}, self.tick()),
             ]
             makers += [
-                lambda it=it, job_id=job_id: Answered(it.delivery.id, job_id, {"status": "completed"})
+                lambda it=it, job_id=job_id: Answered(it.id, job_id, {"status": "completed"})
                 for it in record.waiting.values()
                 for job_id in it.wait.jobs
             ]
@@ -125,10 +125,10 @@ class Run:
     def waiting_turns(self):
         record = self.record
         for each in (*record.retrying.values(), *record.waiting.values()):
-            yield each.delivery.id, each.slot
+            yield each.id, each.slot
         for box in record.mailboxes:
-            yield from ((each.delivery.id, each.slot) for each in box.resumed)
-            yield from ((each.id, each.slot) for each in box.queue)
+            yield from ((each.id, each.slot) for each in box.resumed)
+            yield from ((each.id, each.slot) for each in box.deliveries())
 
     def publish(self):
         return Published(self.pick(["t", "u"]), [self.choose()], self.choose() % 2 == 0, self.choose())
@@ -275,7 +275,7 @@ def test_j4_what_ran_runs_again_first_and_waits_go_on():
     unfinished(record)
     list_waiting(record)
     assert not record.running
-    assert [each.delivery.id for each in record.mailboxes[1].resumed] == [2]
+    assert [each.id for each in record.mailboxes[1].resumed] == [2]
     assert [each.index for each in record.ready] == [1], "the retry holds its mailbox"
     assert record.waiting.keys() == {4, 5}
 
@@ -356,7 +356,7 @@ def make_wait(record):
     started(fresh, plan, {}, False, 1)
     if record.durable:
         return fold(fresh, [turn(1, 0, "wait", "reply", (Wait(None, "answers"), 1), 5)])
-    delivery = fresh.mailboxes[0].queue[0]
+    (delivery,) = fresh.mailboxes[0].deliveries()
     fold(fresh, [turn(1, 0, "flush", None, None, 4)])
     fresh.points[1] = [Point("wait", "reply", wait=Wait(None, "answers"))]
     suspended(fresh, fresh.running[delivery.id], Wait(None, "answers"), 1, 5)

@@ -51,7 +51,7 @@ def _put(record: JobRecord, activation: Activation, batch: Batch, at: int) -> No
 
 
 def _points(record: JobRecord, activation: Activation) -> list[Point]:
-    return record.points.setdefault(activation.delivery.id, [])
+    return record.points.setdefault(activation.id, [])
 
 
 def _point(record: JobRecord, activation: Activation, fact: Committed, kind: str) -> Point:
@@ -175,7 +175,7 @@ def answered(record: JobRecord, fact: Answered) -> Activation | None:
 
 def last_point(record: JobRecord, activation: Activation) -> Point:
     """Return the point at which a turn waits."""
-    return record.points[activation.delivery.id][-1]
+    return record.points[activation.id][-1]
 
 
 def is_over(record: JobRecord, activation: Activation, now: int) -> bool:
@@ -212,13 +212,13 @@ def taken(record: JobRecord, fact: Committed) -> Activation:
         woken(record, record.waiting[fact.delivery])
     mailbox = record.mailboxes[record.plan.slots[fact.slot].mailbox]
     for place, waiting in enumerate(mailbox.resumed):
-        if waiting.delivery.id == fact.delivery:
+        if waiting.id == fact.delivery:
             del mailbox.resumed[place]
             return _run(record, waiting, fact)
-    for place, delivery in enumerate(mailbox.queue):
-        if delivery.id == fact.delivery:
+    for place, row in enumerate(mailbox.queue):
+        if row[0] == fact.delivery:
             del mailbox.queue[place]
-            return _run(record, Activation(delivery), fact)
+            return _run(record, Activation(row), fact)
     raise ExecutionError(f"job {record.job_id!r}: a fact names delivery {fact.delivery}, which is not there")
 
 
@@ -232,7 +232,7 @@ def _run(record: JobRecord, activation: Activation, fact: Committed) -> Activati
 def unfinished(record: JobRecord) -> None:
     """After the last fact: what ran when it was made runs again, before what is queued, and nobody has a ticket."""
     record.life += 1
-    for activation in sorted(record.running.values(), key=lambda each: each.delivery.id, reverse=True):
+    for activation in sorted(record.running.values(), key=lambda each: each.id, reverse=True):
         record.mailboxes[activation.slot.mailbox].resumed.appendleft(activation.later(0))
     record.queued += len(record.running)
     record.running.clear()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .gathers import Gathers, Part, joined
-from .job_record import Activation, Delivery, Held, JobRecord
+from .job_record import Activation, Delivery, Held, JobRecord, Row
 from .plan import DROP, OUTSIDE, EventPlan, SlotPlan
 
 
@@ -24,18 +24,18 @@ def enqueue(
     record.next_id += 1
     gathers = record.gathers
     if gathers is None:
-        put(record, Delivery(number, slot, payload, isolate, at, origin))
+        put(record, slot, (number, slot, payload, isolate, at, origin, ()))
     elif slot.gather is None:
         gathers.count(gathers.reach.work[slot.index], 1)
-        put(record, Delivery(number, slot, payload, isolate, at, origin))
+        put(record, slot, (number, slot, payload, isolate, at, origin, ()))
     else:
         _gather(record, gathers, slot, Part(number, payload, isolate, at, origin, source))
 
 
-def put(record: JobRecord, delivery: Delivery) -> None:
-    """Put a delivery into its mailbox."""
-    mailbox = record.mailboxes[delivery.slot.mailbox]
-    mailbox.queue.append(delivery)
+def put(record: JobRecord, slot: SlotPlan, row: Row) -> None:
+    """Put a delivery into the mailbox of its slot."""
+    mailbox = record.mailboxes[slot.mailbox]
+    mailbox.queue.append(row)
     record.queued += 1
     if mailbox.tickets < mailbox.limit:
         mailbox.tickets += 1
@@ -48,7 +48,7 @@ def _gather(record: JobRecord, gathers: Gathers, slot: SlotPlan, part: Part) -> 
         full = gathers.add(number, part)
     except (KeyError, TypeError):  # it has no key: the handler's activation fails for want of it
         gathers.count(gathers.reach.work[slot.index], 1)
-        put(record, Delivery(part.number, slot, part.payload, part.isolate, part.at, part.origin))
+        put(record, slot, (part.number, slot, part.payload, part.isolate, part.at, part.origin, ()))
     else:
         if full:
             _put_together(record, gathers, number, full, part.at)
@@ -60,7 +60,7 @@ def _put_together(record: JobRecord, gathers: Gathers, number: int, parts: list[
     gathers.count(gathers.reach.work[slot.index], 1)
     payload = joined(gathers.reach.gathers[number], parts)
     isolate, origin = record.plan.copy_payloads, parts[-1].origin
-    put(record, Delivery(record.next_id, slot, payload, isolate, at, origin, tuple(parts)))
+    put(record, slot, (record.next_id, slot, payload, isolate, at, origin, tuple(parts)))
     record.next_id += 1
 
 
@@ -111,7 +111,7 @@ def emitted(
     activation.emitted += 1
     activation.event = event.name
     activation.data = data
-    origin = activation.delivery.id
+    origin = activation.id
     if event.counts:
         _send(record, event, data, isolate, at, origin)
         return
@@ -120,7 +120,7 @@ def emitted(
         payload = data if route.rename is None else renamed(data, route.rename)
         # The body of `put` once more: a call here would cost every delivery a tenth of its price.
         mailbox = record.mailboxes[slot.mailbox]
-        mailbox.queue.append(Delivery(record.next_id, slot, payload, isolate, at, origin))
+        mailbox.queue.append((record.next_id, slot, payload, isolate, at, origin, ()))
         record.next_id += 1
         record.queued += 1
         if mailbox.tickets < mailbox.limit:
@@ -147,7 +147,7 @@ def deferred(record: JobRecord, activation: Activation, event: EventPlan, data: 
         activation.emitted += 1
         activation.event = event.name
         activation.data = data
-        record.deferred.append(Held(event, data, isolate, activation.delivery.id))
+        record.deferred.append(Held(event, data, isolate, activation.id))
         _count_deferred(record, event, 1)
 
 
@@ -169,8 +169,9 @@ def withdraw(record: JobRecord, origin: int, at: int) -> None:
     """Take back what a failed turn emitted and nobody has begun to handle."""
     gathers = record.gathers
     for mailbox in record.mailboxes:
-        kept = [delivery for delivery in mailbox.queue if not _is_of(delivery, origin)]
-        taken = [] if gathers is None else [delivery for delivery in mailbox.queue if _is_of(delivery, origin)]
+        waiting = mailbox.deliveries()
+        kept = [delivery for delivery in waiting if not _is_of(delivery, origin)]
+        taken = [] if gathers is None else [delivery for delivery in waiting if _is_of(delivery, origin)]
         record.queued -= len(mailbox.queue) - len(kept)
         if len(kept) < len(mailbox.queue):
             mailbox.queue.clear()
@@ -225,7 +226,7 @@ def recounted(record: JobRecord) -> Gathers | None:
     if gathers is None:
         return None
     counted, reach = Gathers(gathers.reach), gathers.reach
-    slots = [each.slot for mailbox in record.mailboxes for each in mailbox.queue]
+    slots = [each.slot for mailbox in record.mailboxes for each in mailbox.deliveries()]
     slots += [each.slot for mailbox in record.mailboxes for each in mailbox.resumed]
     for begun in (record.running, record.retrying, record.waiting):
         slots += [activation.slot for activation in begun.values()]

@@ -71,7 +71,7 @@ def _revive(record: JobRecord) -> None:
     for activation in record.retrying.values():
         record.mailboxes[activation.slot.mailbox].tickets += 1
     for activation in reversed(record.stopped):
-        forget_failed_step(record, activation.delivery.id)
+        forget_failed_step(record, activation.id)
         record.mailboxes[activation.slot.mailbox].resumed.appendleft(activation)
     record.queued += len(record.stopped)
     record.stopped.clear()

@@ -61,16 +61,16 @@ def began(record: JobRecord, mailbox: Mailbox, at: int, owner: int = 0) -> Activ
         return None
     if mailbox.resumed:
         activation = mailbox.resumed.popleft()
+        activation.started = at
+        activation.owner = owner
     elif mailbox.queue:
-        activation = Activation(mailbox.queue.popleft())
+        activation = Activation(mailbox.queue.popleft(), at, owner)
         if activation.slot.merge == "append" and not record.durable:
             append(record, activation)
     else:
         return None
-    activation.started = at
-    activation.owner = owner
     record.queued -= 1
-    record.running[activation.delivery.id] = activation
+    record.running[activation.id] = activation
     return activation
 
 
@@ -91,11 +91,11 @@ def merged(record: JobRecord, activation: Activation, buffer: dict[str, Any]) ->
 
 def retried(record: JobRecord, activation: Activation, spent: int, due: int) -> Activation:
     """An attempt failed; return the next one, which waits until ``due``. Its mailbox stays held."""
-    del record.running[activation.delivery.id]
+    del record.running[activation.id]
     again = activation.again(spent)
     again.due = due
-    record.retrying[again.delivery.id] = again
-    forget_failed_step(record, again.delivery.id)
+    record.retrying[again.id] = again
+    forget_failed_step(record, again.id)
     return again
 
 
@@ -108,12 +108,12 @@ def forget_failed_step(record: JobRecord, delivery: int) -> None:
 
 def _keep_points(record: JobRecord, activation: Activation, points: list[Point] | None) -> None:
     if points:
-        record.points[activation.delivery.id] = points
+        record.points[activation.id] = points
 
 
 def due(record: JobRecord, activation: Activation) -> None:
     """The wait before an attempt is over: its mailbox takes a turn again, with this attempt first."""
-    del record.retrying[activation.delivery.id]
+    del record.retrying[activation.id]
     mailbox = record.mailboxes[activation.slot.mailbox]
     mailbox.resumed.append(activation)
     record.queued += 1
@@ -125,13 +125,13 @@ def suspended(record: JobRecord, activation: Activation, wait: Wait, spent: int,
 
     In a durable job that is another object, because the turn runs again from its start.
     """
-    del record.running[activation.delivery.id]
+    del record.running[activation.id]
     if record.durable:
         activation = activation.later(spent)
     else:
         activation.interrupt(spent)
     activation.wait = wait
-    record.waiting[activation.delivery.id] = activation
+    record.waiting[activation.id] = activation
     if not record.queued and not record.running and not record.retrying and record.status is JobStatus.RUNNING:
         settle(record, at)
     return activation
@@ -139,7 +139,7 @@ def suspended(record: JobRecord, activation: Activation, wait: Wait, spent: int,
 
 def woken(record: JobRecord, activation: Activation) -> None:
     """What a turn waited for has come: its mailbox takes a turn again, with this one first."""
-    del record.waiting[activation.delivery.id]
+    del record.waiting[activation.id]
     activation.wait = None
     if record.status is JobStatus.WAITING:
         change(record, JobStatus.RUNNING)
@@ -170,13 +170,13 @@ def ended(
         return entry
     if error is not None:
         record.errors.append(error)
-    points = record.points.pop(activation.delivery.id, None) if record.points else None
+    points = record.points.pop(activation.id, None) if record.points else None
     if stop:
         if record.durable:  # what left at a point stays, and is not emitted again when the turn is
             record.stopped.append(activation.later(spent))
             _keep_points(record, activation, points)
         else:
-            withdraw(record, activation.delivery.id, at)
+            withdraw(record, activation.id, at)
             record.stopped.append(activation.anew())
         if record.status is not JobStatus.FAILED:
             fail(record, error, at)
@@ -199,17 +199,17 @@ def remember(
     record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None
 ) -> tuple[Any, ...]:
     """Take an activation that is over out of those that run; return the history's entry for it."""
-    delivery = activation.delivery
-    del record.running[delivery.id]
+    number, slot, payload, _, delivered, _, _ = activation.row
+    del record.running[number]
     began_at = activation.started if activation.first is None else activation.first
     entry = (
-        delivery.slot.routine_id,
-        delivery.slot.name,
-        activation.event or delivery.slot.name,
-        delivery.payload if activation.data is None else activation.data,
+        slot.routine_id,
+        slot.name,
+        activation.event or slot.name,
+        payload if activation.data is None else activation.data,
         began_at,
         activation.spent + spent,
-        began_at - delivery.at if began_at > delivery.at else 0,
+        began_at - delivered if began_at > delivered else 0,
         "cancelled" if record.closed else status,
         error,
         activation.attempt,

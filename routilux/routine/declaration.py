@@ -15,6 +15,8 @@ from .event import Event
 from .scope import ExecutionContext, Scope, current
 from .slot import MergeFunction, Slot, SlotOptions
 
+_scope = current.get  # once, since asking for a method makes one
+
 
 class Holder(Protocol):
     """A graph that a routine is part of."""
@@ -168,7 +170,7 @@ class Routine:
             ContextError: when this routine is not running a handler in this thread.
             PayloadError: when the event or a parameter is not declared, or a parameter not of its type.
         """
-        scope = current.get()
+        scope = _scope()
         if scope is None or scope.routine is not self:
             raise self._outside(f"emit({event_name!r})", scope)
         scope.emit(event_name, params)

@@ -19,11 +19,12 @@ class ActingTurn:
     without anybody having to stop its thread.
     """
 
-    __slots__ = ("activation", "job", "record", "routine", "thread")
+    __slots__ = ("activation", "job", "now", "record", "routine", "thread")
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.record = job.record
+        self.now = job.now
         self.thread = get_ident()
         self.activation: Activation | None = None
         self.routine: Any = None
@@ -41,7 +42,7 @@ class ActingTurn:
 
     def check(self, activation: Activation) -> None:
         """Raise ContextError when the activation may not act any more. The caller holds the lock."""
-        if self.record.running.get(activation.delivery.id) is not activation:
+        if self.record.running.get(activation.id) is not activation:
             raise self.too_late(activation)
 
     def where(self, slot: SlotPlan) -> str:

@@ -78,7 +78,7 @@ def over(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SharedView(Mapping[str, Any]):
-    """The shared data as a turn sees them: looking at a key counts as a read.
+    """The shared data as a turn sees them: what it sees once, it sees until its next point.
 
     Args:
         turn: a turn of a durable job.
@@ -90,7 +90,7 @@ class SharedView(Mapping[str, Any]):
         self._turn = turn
 
     def __getitem__(self, key: str) -> Any:
-        value, _ = self._turn.look(None, key, noting=False)
+        value = self._turn.glance(key)
         if value is MISSING:
             raise KeyError(key)
         return value

@@ -117,7 +117,7 @@ class Committing(Stepping):
         stop: bool = False,
     ) -> None:
         """Have listeners told of an ended activation, soon. The caller holds the lock."""
-        fact = Ended(activation.delivery.id, status, spent, at, error, stop, self.finish_with)
+        fact = Ended(activation.id, status, spent, at, error, stop, self.finish_with)
         self.job.note(fact, activation, entry)
 
     def commit_failure(self, activation: Activation, at: int, error: BaseException, more: bool) -> Activation | None:
@@ -133,14 +133,14 @@ class Committing(Stepping):
         with job.lock:
             if fatal:
                 job.interrupt, job.interrupt_thread = error, get_ident()
-            if record.running.get(activation.delivery.id) is not activation:
+            if record.running.get(activation.id) is not activation:
                 following = self.following(more)
             elif action is ErrorStrategy.RETRY and not record.closed:
-                delay = slot.policy.delay(activation.attempt, f"{record.job_id}:{activation.delivery.id}")
+                delay = slot.policy.delay(activation.attempt, f"{record.job_id}:{activation.id}")
                 due = at + int(delay * 1e9)
                 job.plan_retry(retried(record, activation, spent, due))
                 if job.hears(FAILED_ATTEMPT):
-                    job.note(Retried(activation.delivery.id, spent, due), activation, error)
+                    job.note(Retried(activation.id, spent, due), activation, error)
                 job.settle()
             else:
                 stop = action is ErrorStrategy.STOP

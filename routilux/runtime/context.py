@@ -119,7 +119,7 @@ class HandlerContext(ExecutionContext, Generic[State]):
         True when the job was cancelled or finished by another handler, or this handler's time was up.
         """
         record = self._turn.job.record
-        return record.closed or record.running.get(self._activation.delivery.id) is not self._activation
+        return record.closed or record.running.get(self._activation.id) is not self._activation
 
     @property
     def session_id(self) -> str | None:

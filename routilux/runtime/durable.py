@@ -119,7 +119,7 @@ class Durable(DurableState):
         only_if: Callable[[], bool] | None = None,
     ) -> Any:
         job, record, slot = self.job, self.record, activation.slot
-        delivery = activation.delivery.id
+        delivery = activation.id
         held = self.held
         if kind not in ("end", "retry") and self.keeps_emissions(slot):
             held = None
@@ -139,20 +139,13 @@ class Durable(DurableState):
             if kind == "end" and outcome[5] is not None:
                 job.keep_begun(activation)
             job.keep(fact, activation)
-            gate = job.lock
-            if not gate.try_enter(False):
-                gate.enter()
-            try:
+            with job.lock:
                 result = committed(record, activation, fact)
                 for wrote in batch.writes:
                     for key in (*wrote.values, *wrote.removed):
                         self.own[wrote.area, key] = record.versions[wrote.area, key]
                         self.touched = True
                 job.committed(fact, activation, result)
-            finally:
-                gate.leave()
-                if gate.waiting:
-                    gate.ring()
             if job.journal.bytes_since_snapshot > job.most_before_snapshot:
                 job.compact()
         return result
@@ -262,13 +255,13 @@ class Durable(DurableState):
         if action is not ErrorStrategy.CONTINUE:
             self.held = []
         if action is ErrorStrategy.RETRY and not self.record.closed:
-            delay = slot.policy.delay(activation.attempt, f"{self.record.job_id}:{activation.delivery.id}")
+            delay = slot.policy.delay(activation.attempt, f"{self.record.job_id}:{activation.id}")
             spent = at - activation.started - self.nested
             job.retry_error = error
             self._try_failing(
                 activation, lambda: self._commit_fact(activation, "retry", None, (spent, at + int(delay * 1e9)))
             )
-            return activation.delivery.id in self.record.retrying
+            return activation.id in self.record.retrying
         described = describe(error, slot, activation.attempt)
         stop = action is ErrorStrategy.STOP
         if stop and not self.record.status.ended:
@@ -285,7 +278,7 @@ class Durable(DurableState):
             commit()
         except Exception:
             self.job.check_going()
-            if self.record.running.get(activation.delivery.id) is not activation:
+            if self.record.running.get(activation.id) is not activation:
                 return
             self.drop()
             commit()

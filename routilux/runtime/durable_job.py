@@ -61,16 +61,16 @@ class DurableJob(JournaledJob):
         if fact.kind == "end":
             status, spent, at, error, stop, finish = fact.outcome
             if self.listening.everything or (error is not None and self.hears(FAILED_ATTEMPT)):
-                self.note(Ended(activation.delivery.id, status, spent, at, error, stop, finish), activation, result)
+                self.note(Ended(activation.id, status, spent, at, error, stop, finish), activation, result)
         elif fact.kind == "retry" and self.hears(FAILED_ATTEMPT):
-            self.note(Retried(activation.delivery.id, *fact.outcome), activation, self.retry_error)
+            self.note(Retried(activation.id, *fact.outcome), activation, self.retry_error)
         if self.record.status is not self._noted_status:  # before anybody finds the job at rest
             self.note_status()
 
     def _note_batch(self, fact: Committed, activation: Activation) -> None:
         if self.listening.everything:
             for event, data, isolate, later in fact.batch.emissions:
-                made = (activation.delivery.id, event, data, isolate)
+                made = (activation.id, event, data, isolate)
                 self.note(Deferred(*made) if later else Emitted(*made, fact.at), activation)
             for write in fact.batch.writes:
                 self.note(write, activation)
@@ -248,7 +248,7 @@ class DurableJob(JournaledJob):
         """Keep which activations run, before the job forgets those that do not. The caller holds `commits`."""
         for each in list(self.record.running.values()):
             if each is not but:
-                fact = Committed(each.delivery.id, each.slot.index, each.started, "begin", None, None, at=self.now())
+                fact = Committed(each.id, each.slot.index, each.started, "begin", None, None, at=self.now())
                 self.keep(fact, each)
 
     def cancel_children(self) -> None:
@@ -286,7 +286,7 @@ class DurableJob(JournaledJob):
             if fits(each):
                 at = self.now()
                 self.keep(
-                    Committed(each.delivery.id, each.slot.index, each.started, "given up", None, (error, at), at=at),
+                    Committed(each.id, each.slot.index, each.started, "given up", None, (error, at), at=at),
                     each,
                 )
 

@@ -53,7 +53,7 @@ class DurableState(Committing):
         if not self.pending.clean:
             self.pending = PendingBatch()
         points = self.record.points
-        self.points = points.get(activation.delivery.id, NO_POINTS)[:] if points else NO_POINTS
+        self.points = points.get(activation.id, NO_POINTS)[:] if points else NO_POINTS
         self.place = 0
         self.waits_for = None
         self.refused = None
@@ -72,7 +72,7 @@ class DurableState(Committing):
         refused = self.refused or self.job.halted
         if refused is not None:
             raise refused
-        if self.record.running.get(activation.delivery.id) is not activation:
+        if self.record.running.get(activation.id) is not activation:
             raise self.too_late(activation)
 
     def suspension(self) -> Suspend:
@@ -134,16 +134,25 @@ class DurableState(Committing):
         self.reads[area, key] = self.record.revision if known is None else known[1]
         self.touched = True
 
-    def look(self, area: Area, key: str, *, noting: bool = True) -> tuple[Any, int]:
-        """Return the value of a key as this turn sees it, `MISSING` if it is not there, and of which revision it is."""
-        own = self.pending.own(area)
+    def look(self, activation: Activation, key: str) -> tuple[Any, int]:
+        """Return a value of the shared data as this turn sees it, and of which revision it is.
+
+        The value is `MISSING` if it is not there.
+        """
+        with self.job.lock:
+            self.still(activation)
+        own = self.pending.own(None)
         if key in own:
             return own[key], self.record.revision
-        value, revision = self._looked(area, key)
-        if noting:
-            self.reads[area, key] = revision
-            self.touched = True
+        value, revision = self._looked(None, key)
+        self.reads[None, key] = revision
+        self.touched = True
         return value, revision
+
+    def glance(self, key: str) -> Any:
+        """Return a value of the shared data as this turn sees it, `MISSING` if it is not there. No read is noted."""
+        own = self.pending.own(None)
+        return own[key] if key in own else self._looked(None, key)[0]
 
     def _looked(self, area: Area, key: str | None) -> tuple[Any, int]:
         looked = self.pending.looked

@@ -73,13 +73,13 @@ class DurableTaskTurn(Durable, TaskTurn):
         job = self.job
         if over:
             with job.lock:
-                over = self.record.running.get(activation.delivery.id) is not activation
+                over = self.record.running.get(activation.id) is not activation
         again = False
         try:
             if not over:
                 again = await self.in_thread(lambda: self.conclude(activation, error, at))
         except Exception as refused:
-            if job.halted is None and self.record.running.get(activation.delivery.id) is activation:
+            if job.halted is None and self.record.running.get(activation.id) is activation:
                 raise refused
         with job.lock:
             if again:  # the retry keeps the mailbox
@@ -98,7 +98,7 @@ class DurableTaskTurn(Durable, TaskTurn):
             try:
                 again = self.conclude(activation, error, at)
             except Exception as refused:
-                if job.halted is None and self.record.running.get(activation.delivery.id) is activation:
+                if job.halted is None and self.record.running.get(activation.id) is activation:
                     job.interrupted(refused)
             with job.lock:
                 if again:  # the retry keeps the mailbox

@@ -44,12 +44,10 @@ class DurableTurn(Durable, Turn):
                 try:
                     again = self.conclude(activation, error, at)
                 except Exception as refused:
-                    if job.halted is None and record.running.get(activation.delivery.id) is activation:
+                    if job.halted is None and record.running.get(activation.id) is activation:
                         raise refused
                 left -= 1
-                if not gate.try_enter(False):
-                    gate.enter()
-                try:
+                with gate:
                     if again:  # the retry keeps the mailbox
                         activation = None
                         job.settle()
@@ -57,10 +55,6 @@ class DurableTurn(Durable, Turn):
                         # When the queue is full, the thread goes to those who can shorten it.
                         more = left > 0 and not self.spoiled and record.queued <= job.max_pending
                         activation = self.following(more)
-                finally:
-                    gate.leave()
-                    if gate.waiting:
-                        gate.ring()
                 if notices:
                     job.tell()
                 if self.depth and isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -104,7 +98,7 @@ class DurableTurn(Durable, Turn):
         activation = self.check_point("flush()")
         if self.reach("flush", None) is None:
             self.commit("flush")
-        if self.record.queued > self.job.max_pending and self.record.running.get(activation.delivery.id) is activation:
+        if self.record.queued > self.job.max_pending and self.record.running.get(activation.id) is activation:
             self.relieve()
 
     def begin_edit(self, activation: Activation) -> EditDraft:

@@ -154,6 +154,6 @@ class EditOperations(StateOperations):
             else:
                 emitted(self.record, activation, event, data, isolate, at)
             if self.job.listening.everything:
-                made = (activation.delivery.id, event.name, data, isolate)
+                made = (activation.id, event.name, data, isolate)
                 self.job.note(Deferred(*made) if later else Emitted(*made, at), activation)
         self.job.call()

@@ -99,4 +99,4 @@ class Edits:
 
     def _taken(self) -> bool:
         editor = self._editor
-        return editor is not None and self._record.running.get(editor.delivery.id) is editor
+        return editor is not None and self._record.running.get(editor.id) is editor

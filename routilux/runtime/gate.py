@@ -9,8 +9,11 @@ when it runs. Whoever runs may enter an open gate first.
 from __future__ import annotations
 
 import threading
+from _thread import get_ident
 from collections import deque
 from types import TracebackType
+
+INSIDE = "thread"  # the one key of `Gate.inside`
 
 
 class _Bell:
@@ -23,36 +26,38 @@ class _Bell:
 
 
 class Gate:
-    """A lock for short critical sections.
+    """A lock for short critical sections, which are not nested.
 
-    ``with gate:`` enters and leaves. Where every nanosecond counts, this is the same, spelled out::
+    ``with gate:`` enters and leaves. Where every nanosecond counts, this is the same, spelled out, for a thread that
+    knows its identifier, and has `Gate.inside` at hand::
 
-        if not gate.try_enter(False):
-            gate.enter()
+        if inside.setdefault(INSIDE, thread) is not thread:
+            gate.enter(thread)
         try:
             ...
         finally:
-            gate.leave()
+            inside.clear()
             if gate.waiting:
                 gate.ring()
+
+    ``inside`` holds the identifier of the thread that is inside. ``dict.setdefault`` looks and stores in one step that
+    no other thread can interrupt, and takes half the time of a lock's ``acquire``. It is known from the first moment
+    who is inside, which `abandon` needs.
     """
 
-    __slots__ = ("leave", "try_enter", "waiting")
+    __slots__ = ("inside", "waiting")
 
     def __init__(self) -> None:
-        # Reentrant, because only such a lock knows its owner, which `abandon` needs.
-        lock = threading.RLock()
-        self.try_enter = lock.acquire
-        self.leave = lock.release
+        self.inside: dict[str, int] = {}
         self.waiting: deque[_Bell] = deque()
 
-    def enter(self) -> None:
+    def enter(self, thread: int) -> None:
         """Enter, after sleeping until the gate is open."""
-        while not self.try_enter(False):
+        while self.inside.setdefault(INSIDE, thread) != thread:
             bell = _Bell()
             self.waiting.append(bell)
             # The gate may have opened before the bell was there to be rung.
-            if self.try_enter(False):
+            if self.inside.setdefault(INSIDE, thread) == thread:
                 bell.wanted = False
                 return
             try:
@@ -75,20 +80,18 @@ class Gate:
 
     def abandon(self) -> None:
         """Leave, if this thread is inside because an interrupt came between entering and the ``try`` after it."""
-        try:
-            while True:
-                self.leave()
-        except RuntimeError:  # not inside (any more)
-            pass
+        if self.inside.get(INSIDE) == get_ident():
+            self.inside.clear()
         self.ring()
 
     def __enter__(self) -> None:
-        if not self.try_enter(False):
-            self.enter()
+        thread = get_ident()
+        if self.inside.setdefault(INSIDE, thread) != thread:
+            self.enter(thread)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.leave()
+        self.inside.clear()
         if self.waiting:
             self.ring()

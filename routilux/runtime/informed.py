@@ -66,8 +66,8 @@ class Informed(Crew):
     def note_attempt(self, activation: Activation) -> None:
         """Have listeners told that an attempt has begun, soon, unless it goes on after a wait. The caller holds the
         lock, and tells after leaving it."""
-        if activation.delivery.id in self.woken:
-            self.woken.discard(activation.delivery.id)
+        if activation.id in self.woken:
+            self.woken.discard(activation.id)
         else:
             self.note(Began(activation.slot.mailbox, activation.started), activation)
 
@@ -86,7 +86,7 @@ class Informed(Crew):
         if activations and self.hears(FAILED_ATTEMPT):
             for activation, entry in activations:
                 kept = Entry(*entry)
-                fact = Ended(activation.delivery.id, kept.status, kept.duration, self.now(), kept.error, True, None)
+                fact = Ended(activation.id, kept.status, kept.duration, self.now(), kept.error, True, None)
                 self.note(fact, activation, entry)
 
     def tell(self) -> None:

@@ -210,10 +210,14 @@ class Job(Receiving):
     def halt(self, error: BaseException) -> None:
         """Stop running the job in this process; its record stays as it is."""
         with self.lock:
-            if self.halted is None:
-                self.halted = error
-                self.record.open = False
-                self.settle()
+            self.halt_here(error)
+
+    def halt_here(self, error: BaseException) -> None:
+        """Do the same for a caller that holds the lock."""
+        if self.halted is None:
+            self.halted = error
+            self.record.open = False
+            self.settle()
 
     def left(self) -> None:
         """See to it that a thread or a task has left a job. The caller holds the lock."""

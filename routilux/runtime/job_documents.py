@@ -104,7 +104,7 @@ def _check_whole(record: JobRecord, subject: str) -> None:
     """Raise LoadError when a turn has points, to which only a job with a store can return."""
     resumed = [activation for mailbox in record.mailboxes for activation in mailbox.resumed]
     for activation in (*record.waiting.values(), *record.retrying.values(), *record.stopped, *resumed):
-        if record.points.get(activation.delivery.id):
+        if record.points.get(activation.id):
             raise LoadError(
                 f"{subject}: the handler of '{activation.slot.routine_id}.{activation.slot.name}' was in the middle of "
                 f"a durable turn, which goes on only in a job with a store; load it with a flow whose engine has one"

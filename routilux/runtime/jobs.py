@@ -286,7 +286,7 @@ class Jobs:
         with job.lock:
             if job.record.status is JobStatus.WAITING:
                 job.cancel_tasks()
-                job.halt(closed)
+                job.halt_here(closed)
 
     def at_rest(self, job: Job) -> None:
         """A job has come to rest, and counts as running no longer unless it waits. The caller holds the job's lock."""

@@ -16,6 +16,7 @@ from ..routine.binding import Misfit, Validator, check_value, shortened
 from ..routine.resource import Factory
 from .context import Context, HandlerContext
 from .edit_operations import EditOperations
+from .gate import INSIDE
 from .job import Job
 
 
@@ -38,10 +39,16 @@ class Operations(EditOperations):
 
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine that runs; see `Routine.emit`."""
-        activation, job, record = self.activation, self.job, self.record
-        if activation is None or get_ident() != self.thread:
+        activation, job, record, thread = self.activation, self.job, self.record, self.thread
+        if activation is None or get_ident() != thread:
             raise self.not_acting(f"emit({event_name!r})")
-        event = self._event(activation.slot, event_name, params)
+        slot = activation.slot
+        try:
+            event = slot.node.events[event_name]
+        except (KeyError, TypeError):  # unknown, or not even hashable
+            raise self._undeclared(slot, event_name, params) from None
+        if event.params is not None and (event.validators is not None or not event.params.issuperset(params)):
+            self._check(slot, event, event.params, params)
         isolate = False
         if job.plan.copy_payloads:
             for value in params.values():
@@ -49,24 +56,26 @@ class Operations(EditOperations):
                     params, isolate = copy_payload(params), True
                     break
         gate = job.lock
-        if not gate.try_enter(False):
-            gate.enter()
+        inside = gate.inside
+        if inside.setdefault(INSIDE, thread) is not thread:
+            gate.enter(thread)
         try:
-            if record.running.get(activation.delivery.id) is not activation:
+            if record.running.get(activation.id) is not activation:
                 raise self.too_late(activation)
             if self.held is not None:
                 self.held.append((event, params, isolate, False))
                 return
-            at, noting = job.now(), job.listening.everything
+            now, noting = self.now, job.listening.everything  # what is no method is called faster by a local name
+            at = now()
             emitted(record, activation, event, params, isolate, at)
             if noting:
-                job.note(Emitted(activation.delivery.id, event.name, params, isolate, at), activation)
+                job.note(Emitted(activation.id, event.name, params, isolate, at), activation)
             if record.on_loop or (record.ready and job.crew_size < job.max_workers):
                 job.call()
             if job.pressed or job.easing:
                 job.settle()
         finally:
-            gate.leave()
+            inside.clear()
             if gate.waiting:
                 gate.ring()
         if noting:
@@ -106,7 +115,7 @@ class Operations(EditOperations):
             else:
                 deferred(self.record, activation, event, data, isolate)
                 if self.job.listening.everything:
-                    self.job.note(Deferred(activation.delivery.id, event.name, data, isolate), activation)
+                    self.job.note(Deferred(activation.id, event.name, data, isolate), activation)
 
     def resource(self, name: str) -> Any:
         """Return a resource of the flow, by the name that it was given."""
@@ -165,11 +174,14 @@ class Operations(EditOperations):
         except (KeyError, TypeError):  # unknown, or not even hashable
             raise self._undeclared(slot, event_name, params) from None
         if event.params is not None:
-            if not event.params.issuperset(params):
-                raise self._undeclared(slot, event_name, params)
-            if event.validators is not None:
-                self._validate(slot, event, event.validators, params)
+            self._check(slot, event, event.params, params)
         return event
+
+    def _check(self, slot: SlotPlan, event: EventPlan, known: frozenset[str], params: dict[str, Any]) -> None:
+        if not known.issuperset(params):
+            raise self._undeclared(slot, event.name, params)
+        if event.validators is not None:
+            self._validate(slot, event, event.validators, params)
 
     def _validate(
         self, slot: SlotPlan, event: EventPlan, validators: Mapping[str, Validator], params: dict[str, Any]

@@ -65,13 +65,6 @@ class StateWrites(ActingTurn):
         self.reads[area, key] = self.record.revision
         self.touched = True
 
-    def look(self, area: Area, key: str) -> tuple[Any, int]:
-        """Return the value of a key, `MISSING` if it is not there, and of which revision it is. The caller holds the
-        lock, and is to be told of a change by somebody else."""
-        self.note_read(area, key)
-        values = self.record.shared if area is None else self.record.routine_states.get(area, {})
-        return values.get(key, MISSING), self.record.revision
-
     def routine_state(self, routine_id: str) -> dict[str, Any] | None:
         """Return the values of a routine's state, which are not to be changed; None when it has none."""
         with self.job.lock:

@@ -72,7 +72,7 @@ class Stepping(Operations):
         activation = self.activation
         assert activation is not None
         where = f"{self.where(activation.slot)}, step {name!r}"
-        return where, f"{self.record.job_id}/{activation.delivery.id}/{name}"
+        return where, f"{self.record.job_id}/{activation.id}/{name}"
 
     def encode(self, value: Any, what: str) -> Any:
         """Return the form in which a value is kept: a copy."""

@@ -46,9 +46,9 @@ def start_tasks(job: Job, event_loop: EventLoop, make: type[TaskTurn]) -> None:
                 break
             if activation is None:
                 continue
-            asleep = job.asleep.pop(activation.delivery.id, None)
+            asleep = job.asleep.pop(activation.id, None)
             if asleep is not None:
-                job.woken.discard(activation.delivery.id)
+                job.woken.discard(activation.id)
                 asleep.set()
             else:
                 turn = make(job, activation, event_loop)
@@ -106,7 +106,7 @@ class TaskTurn(Committing):
     def cancel(self) -> None:
         """Cancel the handler, which nobody waits for any more. The caller holds the lock."""
         activation = self.activation
-        if activation is not None and self.record.running.get(activation.delivery.id) is not activation:
+        if activation is not None and self.record.running.get(activation.id) is not activation:
             self._give_up()
         if not self.cancelling:
             self.cancelling = True
@@ -180,7 +180,7 @@ class TaskTurn(Committing):
             self.commit_failure(activation, at, error, False)
             return
         with job.lock:
-            if record.running.get(activation.delivery.id) is activation:
+            if record.running.get(activation.id) is activation:
                 if self.held:
                     self.release(activation, self.held)
                 spent = at - activation.started - self.nested
@@ -289,8 +289,8 @@ class TaskTurn(Committing):
         with job.lock:
             self.check(activation)
             spent = since - activation.started - self.nested
-            record.points[activation.delivery.id] = [self.point]
-            job.asleep[activation.delivery.id] = bell
+            record.points[activation.id] = [self.point]
+            job.asleep[activation.id] = bell
             suspended(record, activation, wait, spent, since)
             job.plan_wake(activation, job.now())
             self.following(False)

@@ -52,7 +52,7 @@ class Timed(Informed):
 
     def plan_retry(self, activation: Activation) -> None:
         """Have an activation run again when it is due. The caller holds the lock."""
-        key = activation.delivery.id
+        key = activation.id
         try:
             self.timers[key] = self.engine.timers.at(activation.due, partial(self._retry, activation))
         except RuntimeError as error:
@@ -61,11 +61,11 @@ class Timed(Informed):
     def plan_all(self) -> None:
         """Plan what became due, or came, while no handler could start. The caller holds the lock."""
         for activation in self.record.retrying.values():
-            if activation.delivery.id not in self.timers:
+            if activation.id not in self.timers:
                 self.plan_retry(activation)
         now = self.now()  # once, so that they wake in order
         for activation in list(self.record.waiting.values()):
-            if activation.delivery.id not in self.timers:
+            if activation.id not in self.timers:
                 self.plan_wake(activation, now)
 
     def plan_wake(self, activation: Activation, now: int) -> None:
@@ -74,11 +74,11 @@ class Timed(Informed):
         for child in wait.jobs if wait is not None else ():
             answer = self.expected.pop(child, None)
             if answer is not None:
-                answered(self.record, Answered(activation.delivery.id, child, answer))
+                answered(self.record, Answered(activation.id, child, answer))
         if is_over(self.record, activation, now):
             self.wake(activation)
         elif wait is not None and wait.due is not None:
-            key = activation.delivery.id
+            key = activation.id
             try:
                 self.timers[key] = self.engine.timers.at(wait.due, partial(self._time_came, activation))
             except RuntimeError as error:
@@ -86,7 +86,7 @@ class Timed(Informed):
 
     def _time_came(self, activation: Activation) -> None:
         with self.lock:
-            self.timers.pop(activation.delivery.id, None)
+            self.timers.pop(activation.id, None)
             self.wake(activation)
         self.tell()
 
@@ -97,21 +97,21 @@ class Timed(Informed):
         """
         record = self.record
         may_go_on = record.status in (JobStatus.RUNNING, JobStatus.WAITING) and not record.holds
-        if activation is not None and may_go_on and record.waiting.get(activation.delivery.id) is activation:
-            timer = self.timers.pop(activation.delivery.id, None)
+        if activation is not None and may_go_on and record.waiting.get(activation.id) is activation:
+            timer = self.timers.pop(activation.id, None)
             if timer is not None:
                 timer.cancel()
             woken(record, activation)
             if self.listening.everything:
-                self.woken.add(activation.delivery.id)
+                self.woken.add(activation.id)
             self.note_status()
             self._go_on()
 
     def _retry(self, activation: Activation) -> None:
         with self.lock:
-            self.timers.pop(activation.delivery.id, None)
+            self.timers.pop(activation.id, None)
             # While the job is paused or held, the attempt keeps waiting; going on plans it anew.
-            if self.record.open and self.record.retrying.get(activation.delivery.id) is activation:
+            if self.record.open and self.record.retrying.get(activation.id) is activation:
                 due(self.record, activation)
                 self._go_on()
         self.tell()

@@ -14,6 +14,7 @@ from ..core.plan import SlotPlan
 from ..routine.scope import current
 from .calling import called
 from .committing import Committing
+from .gate import INSIDE
 from .helper import Helper
 from .job import Job
 from .steps import Call, Do, Effect, Sleep
@@ -35,9 +36,9 @@ class Turn(Committing):
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
-        job, record, gate, now = self.job, self.record, self.job.lock, self.job.now
+        job, record, gate, now = self.job, self.record, self.job.lock, self.now
         notices = job.notices.waiting
-        left = BATCH
+        left, thread, inside = BATCH, self.thread, gate.inside
         current.set(self)
         try:
             with gate:
@@ -69,10 +70,10 @@ class Turn(Committing):
                     error = None  # it refers to this frame
                 else:
                     spent = at - activation.started - self.nested
-                    if not gate.try_enter(False):
-                        gate.enter()
+                    if inside.setdefault(INSIDE, thread) is not thread:
+                        gate.enter(thread)
                     try:
-                        if record.running.get(activation.delivery.id) is activation:
+                        if record.running.get(activation.id) is activation:
                             if self.held:
                                 self.release(activation, self.held)
                             entry = ended(record, activation, "completed", spent, at, None, False, self.finish_with)
@@ -80,7 +81,7 @@ class Turn(Committing):
                                 self.note_end(activation, "completed", spent, at, None, entry)
                         activation = self.following(left > 1)
                     finally:
-                        gate.leave()
+                        inside.clear()
                         if gate.waiting:
                             gate.ring()
                 if notices:
@@ -97,10 +98,10 @@ class Turn(Committing):
 
     def following(self, more: bool) -> Activation | None:
         """Start the next activation of the mailbox, or give up its ticket. The caller holds the lock."""
-        job, record = self.job, self.record
+        job, record, now = self.job, self.record, self.now
         activation = None
         if self.life == record.life:
-            activation = began(record, self.mailbox, job.now(), self.thread) if more else None
+            activation = began(record, self.mailbox, now(), self.thread) if more else None
             if activation is None:
                 released(record, self.mailbox)
             elif job.listening.everything:
@@ -130,7 +131,7 @@ class Turn(Committing):
         activation, record = self.acting("a handler with resources"), self.record
         for parameter, factory in slot.resources:
             arguments[parameter] = self.job.flow.resources.get(factory)
-        if not record.closed and record.running.get(activation.delivery.id) is activation:
+        if not record.closed and record.running.get(activation.id) is activation:
             slot.binding.handler(**arguments)
 
     def _handle_timed(

@@ -74,11 +74,12 @@ class GatherReader:
         self.slot_at = slot_at
         self.numbers: list[int] = []
 
-    def delivery(self, delivery: Delivery, rows: Any) -> None:
-        """Make a delivery of its parts."""
-        delivery.parts = tuple(self._parts(delivery.slot, rows))
-        if delivery.parts and delivery.slot.gather is not None:
-            delivery.payload = joined(delivery.slot.gather, delivery.parts)
+    def delivery(self, delivery: Delivery, rows: Any) -> Delivery:
+        """Return a delivery as it is when it is made of its parts."""
+        parts = tuple(self._parts(delivery.slot, rows))
+        if parts and delivery.slot.gather is not None:
+            return delivery._replace(parts=parts, payload=joined(delivery.slot.gather, parts))
+        return delivery
 
     def read(self, record: JobRecord) -> None:
         """Read what waits, and which inputs are open; then what is ahead of gathers is counted."""
@@ -123,7 +124,7 @@ def unknown_sources(record: JobRecord) -> list[str]:
     gathers = record.gathers
     if gathers is None:
         return []
-    waiting = [(each.slot, each.parts) for mailbox in record.mailboxes for each in mailbox.queue]
+    waiting = [(each.slot, each.parts) for mailbox in record.mailboxes for each in mailbox.deliveries()]
     waiting += [(slot, tuple(gathers.parts(number))) for number, slot in enumerate(gathers.reach.slots)]
     return [
         f"connection '{part.source or 'from outside'} -> {slot.routine_id}.{slot.name}'"

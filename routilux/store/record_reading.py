@@ -196,7 +196,7 @@ class RecordReader(PartReader):
             record.mailboxes[activation.slot.mailbox].resumed.append(activation)
         record.queued = sum(len(mailbox.queue) + len(mailbox.resumed) for mailbox in record.mailboxes)
         for activation in self._activations("retrying"):
-            record.retrying[activation.delivery.id] = activation
+            record.retrying[activation.id] = activation
             record.mailboxes[activation.slot.mailbox].tickets += 1
         record.stopped = self._activations("stopped")
         for place in self.shapes.take(self.form, "ready", list):
@@ -226,7 +226,7 @@ class RecordReader(PartReader):
             slot = self.slots[row[1]]
             delivery = Delivery(row[0], slot, row[2], row[3], row[4] - self.epoch, row[5])
             if row[0] in parts:
-                self.gathering.delivery(delivery, parts[row[0]])
+                delivery = self.gathering.delivery(delivery, parts[row[0]])
             record.mailboxes[slot.mailbox].queue.append(delivery)
 
     def _add_ids(self, ids: list[int]) -> None:
@@ -252,7 +252,7 @@ class RecordReader(PartReader):
         self._add_ids([take("id", int)])
         delivery = Delivery(data["id"], slot, payload, take("isolate", bool), at, take("origin", int))
         if "parts" in data:
-            self.gathering.delivery(delivery, data["parts"])
+            delivery = self.gathering.delivery(delivery, data["parts"])
         each = Activation(delivery)
         if take("merged", dict, list, NONE) is not None:
             each.payload = self.values.mapping(data["merged"], what)
@@ -292,7 +292,7 @@ class RecordReader(PartReader):
         for form in self.optional(self.form, key, list):
             where = f"{key!r}: "
             each = self._activation(self.shapes.check(form, f"an item of {key!r}", dict), where)
-            delivery = each.delivery.id
+            delivery = each.id
             if key == "waiting":
                 each.wait = self.wait(form.get("wait"), f"{where}'wait'")
                 points = record.points.get(delivery)

@@ -185,7 +185,7 @@ class RecordWriter:
     # --- what is still to be done -------------------------------------------------------------------------------
 
     def _queue(self) -> dict[str, Any]:
-        waiting: list[Delivery] = [each for mailbox in self.record.mailboxes for each in mailbox.queue]
+        waiting = [each for mailbox in self.record.mailboxes for each in mailbox.deliveries()]
         return {
             "id": [each.id for each in waiting],
             "slot": [self._slot(each.slot) for each in waiting],
@@ -202,9 +202,10 @@ class RecordWriter:
         """Return in which order mailboxes take turns: each by the slot of what waits there."""
         ready = []
         for mailbox in self.record.ready:
-            waiting = mailbox.resumed or mailbox.queue
-            if waiting:
-                ready.append(self._slot(waiting[0].slot))
+            if mailbox.resumed:
+                ready.append(self._slot(mailbox.resumed[0].slot))
+            elif mailbox.queue:
+                ready.append(self._slot(Delivery._make(mailbox.queue[0]).slot))
         return ready
 
     def _activations(self, activations: Iterable[Activation]) -> list[Any]:
@@ -235,7 +236,7 @@ class RecordWriter:
         if self.record.durable:
             return
         for each in self.record.waiting.values():
-            points = self.record.points.get(each.delivery.id)
+            points = self.record.points.get(each.id)
             name = points[-1].name if points else each.wait and each.wait.topic
             at = f" at {name!r}" if name is not None else ""
             raise SaveError(
@@ -254,7 +255,7 @@ class RecordWriter:
             form["event"], form["data"] = self.values.text(each.event), self.values.mapping(each.data, where)
         if each.wait is not None:
             form["wait"] = wait_row(each.wait, self.values, self.epoch)
-        if each.delivery.id in self.record.running:
+        if each.id in self.record.running:
             form["started"] = each.started + self.epoch
         return form
 
