@@ -134,7 +134,7 @@ class DurableState(Committing):
         self.reads[area, key] = self.record.revision if known is None else known[1]
         self.touched = True
 
-    def look(self, activation: Activation, key: str) -> tuple[Any, int]:
+    def _look(self, activation: Activation, key: str) -> tuple[Any, int]:
         """Return a value of the shared data as this turn sees it, and of which revision it is.
 
         The value is `MISSING` if it is not there.

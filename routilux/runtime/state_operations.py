@@ -66,11 +66,11 @@ class StateOperations(StateWrites):
                 return self.shared.get(key, default)
             return self.editing.load(key) if self.editing.has(key) else default
         self.commit_draft()
-        value, revision = self.look(activation, key)
+        value, revision = self._look(activation, key)
         self._written((key,), {} if value is MISSING else {key: value}, revision, by_another=True)
         return default if value is MISSING else value
 
-    def look(self, activation: Activation, key: str) -> tuple[Any, int]:
+    def _look(self, activation: Activation, key: str) -> tuple[Any, int]:
         """Return a value of the shared data, `MISSING` if it is not there, and of which revision it is.
 
         The handler is to be told of a change by somebody else.
