@@ -49,6 +49,8 @@ def _after_commit(record: JobRecord, activation: Activation, fact: Committed) ->
     if record.queued or len(record.running) > 1 or record.retrying:
         return JobStatus.RUNNING
     events = activation.slot.node.events
+    if record.gathers is None and any(events[each.event].routes and not each.later for each in fact.batch.emissions):
+        return JobStatus.RUNNING  # the usual case, without a look at what arrives where
     later = [events[each.event] for each in fact.batch.emissions if each.later]
     arrivals = [
         arrival
