@@ -188,6 +188,15 @@ WORK = (
         count=one,
     ),
     Work(
+        "import and a type",
+        "typed_imports",
+        (1,),
+        "process",
+        "import",
+        "The same, and an event is declared whose parameter has a type, which pydantic is to check.",
+        count=one,
+    ),
+    Work(
         "save and load",
         "save_and_load",
         (100, K, 10 * K),

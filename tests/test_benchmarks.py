@@ -52,7 +52,7 @@ def test_names_of_work_are_unique_and_sizes_grow():
     assert len(set(names)) == len(names)
     for work in WORK:
         assert list(work.sizes) == sorted(set(work.sizes)), work.name
-        assert len(work.sizes) == 3 or work.function == "imports", work.name
+        assert len(work.sizes) == (1 if work.size == "process" else 3), work.name
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.what)

@@ -262,6 +262,10 @@ def imports(size: int) -> tuple[float, int]:
     return importing("from routilux import Flow, Routine", size)  # `import routilux` alone imports none of it
 
 
+def typed_imports(size: int) -> tuple[float, int]:
+    return importing("from routilux import Event, Flow, Routine; Event(number=int)", size)
+
+
 def save_and_load(size: int, items: int) -> tuple[float, int]:
     flow = line(Source(), Sink())
     state = {f"key{number}": {"number": number, "name": f"item {number}"} for number in range(items)}
