@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from pydantic import BaseModel
-
+from .core.models import BaseModel
 from .core.numbers import seconds
 from .errors import DeclarationError
 from .graph.description import Classes, build

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import pydantic
 import pytest
 from generated import examples
 from hypothesis import given, strategies as st
@@ -16,7 +17,6 @@ from parts import Sink, Source, Step, chain
 from pydantic import BaseModel, Field
 
 from routilux import DeclarationError, ErrorHandler, Flow, PayloadError, Routine
-from routilux.routine import binding as binding_module
 from routilux.routine.binding import Binding, Misfit
 
 
@@ -765,7 +765,7 @@ def test_b3_annotations_are_resolved_once_when_the_slot_is_declared(monkeypatch)
 
     flow = flow_of(handler)
     monkeypatch.setattr(inspect, "signature", None)
-    monkeypatch.setattr(binding_module, "TypeAdapter", None)
+    monkeypatch.setattr(pydantic, "TypeAdapter", None)
     flow.execute("r", {"n": 1}).raise_for_status()
 
 

@@ -7,12 +7,15 @@ import threading
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from datetime import datetime
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import pytest
 from hypothesis import given, strategies as st
-from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel
+from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
+from routilux import Flow
+from routilux.core import models
 from routilux.core.copying import copy_payload, copy_value, needs_copy
 
 
@@ -398,3 +401,55 @@ def test_b8_a_nesting_as_deep_as_json_goes_is_copied():
         leaf.append({"a": []})
         leaf = leaf[0]["a"]
     assert copy_value(value) == value
+
+
+# --- models, told without importing pydantic ------------------------------------------------------------------------
+
+
+@checked_dataclass
+class Checked:
+    n: int = 0
+
+
+class Pretender:
+    """Says that it is a model, as stand-ins of libraries for tests do."""
+
+    __class__ = Item
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Item(),
+        Names([1]),
+        Order(extra=1),
+        Pretender(),
+        Item,
+        BaseModel,
+        Checked(),
+        Point(1),
+        datetime.now(),
+        object(),
+        None,
+    ],
+    ids=lambda value: getattr(type(value), "__name__", ""),
+)
+def test_what_is_a_model_is_an_instance_of_the_base_class_of_models(value):
+    assert models.is_model(value) is isinstance(value, BaseModel)
+    assert isinstance(value, models.BaseModel) is isinstance(value, BaseModel)
+
+
+@pytest.mark.parametrize("kind", [Item, Names, BaseModel, Checked, Point, int, type])
+def test_the_class_of_a_model_derives_from_the_base_class_of_models(kind):
+    assert models.is_model_class(kind) is issubclass(kind, BaseModel)
+    assert issubclass(kind, models.BaseModel) is issubclass(kind, BaseModel)
+
+
+def test_annotations_of_public_methods_can_be_evaluated_and_stand_for_models():
+    hint = get_type_hints(Flow.execute)["initial_state"]
+    adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    item = Item()
+    for given_state in (item, {"a": 1}, None):
+        assert adapter.validate_python(given_state) == given_state
+    with pytest.raises(ValidationError):
+        adapter.validate_python(7)

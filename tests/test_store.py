@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime
 
 import pytest
 from generated import examples
 from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, attempt, chain, run
 from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
+from pydantic_core import to_json
 
 from routilux import (
     ConflictError,
@@ -20,6 +22,8 @@ from routilux import (
     PathError,
     StateError,
 )
+from routilux.graph.sizes import size_of
+from routilux.store.plain import size_of_few
 
 LONG = 20.0
 
@@ -268,6 +272,33 @@ def test_s5_a_state_above_the_limit_is_refused_at_the_start():
     with pytest.raises(StateError, match="max_state_bytes=10"):
         attempt(lambda ctx: None, initial_state={"text": "x" * 20}, max_state_bytes=10)
     assert attempt(lambda ctx: None, initial_state={"handle": object()}).status == "completed"
+
+
+NUMBERS = st.integers() | st.integers(-(2**70), 2**70) | st.floats()
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text() | st.binary() | st.decimals(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner),
+)
+
+
+@given(JSON_VALUES)
+@examples(200)
+def test_s5_the_size_of_few_plain_values_is_that_of_the_json_which_pydantic_makes_of_them(value):
+    form = to_json(value, fallback=lambda unknown: None, bytes_mode="base64")
+    assert size_of_few(value) in (None, len(form))
+    assert size_of("key", value) == len(form) + len('"key":,')
+
+
+def test_s5_what_is_not_plain_or_not_few_is_left_to_pydantic():
+    assert size_of_few({"a": [1, 2.5, None, True, "\u00e4\n"]}) == len('{"a":[1,2.5,null,true,"ae\\n"]}')
+    for value in ([1] * 5000, {"~": 1}, {1: 2}, 2**70, float("inf"), (1,), datetime(2026, 1, 1), Counter()):
+        assert size_of_few(value) is None
+
+
+def test_s5_a_value_without_json_has_no_size():
+    loop = []
+    loop.append(loop)
+    assert size_of("key", loop) == size_of("key", "\ud800") == len('"key":,')
 
 
 def test_l5_typed_state_is_carried_into_the_next_job():

@@ -12,9 +12,8 @@ from dataclasses import is_dataclass
 from operator import is_
 from typing import Any
 
-from pydantic import BaseModel
-
 from .copying import ATOMS, attributes
+from .models import is_model
 
 _PLAIN = frozenset({list, dict})
 
@@ -52,7 +51,7 @@ def _same(now: Any, before: Any) -> bool:
             and now == before
             and {each.__class__ for each in now} == {each.__class__ for each in before}
         )
-    if isinstance(now, BaseModel):
+    if is_model(now):
         return (
             _same(now.__dict__, before.__dict__)
             and same(now.__pydantic_extra__, before.__pydantic_extra__)

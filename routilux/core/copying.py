@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from .models import BaseModel, is_model
 
 # Instances of exactly these classes cannot change and hold nothing that can.
 ATOMS = frozenset({int, float, str, bool, type(None), bytes, complex})
@@ -79,7 +79,7 @@ def _copy_other(value: Any, seen: dict[int, Any]) -> Any:
         return _copy_tuple(value, seen)
     if isinstance(value, (set, bytearray)):
         return seen.setdefault(id(value), copy.copy(value))
-    if isinstance(value, BaseModel):
+    if is_model(value):
         return _copy_model(value, seen)
     if hasattr(value.__class__, "__dataclass_fields__"):
         return _copy_dataclass(value, seen)

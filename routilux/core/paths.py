@@ -13,9 +13,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from ..errors import PathError, known_names
+from .models import is_model
 
 _INDEX = re.compile(r"-?[0-9]+")
 _SEQUENCES = (list, tuple, deque)
@@ -44,7 +43,7 @@ def replaced(value: Any, parts: list[str], new: Any, path: str, made: dict[int, 
     if not parts:
         return new
     part, rest = parts[0], parts[1:]
-    if isinstance(value, BaseModel):
+    if is_model(value):
         item = replaced(_step(value, part, path), rest, new, path, made)
         rebuilt = value.model_copy(update={part: item})
         made[id(rebuilt)] = (rebuilt, value)
@@ -68,7 +67,7 @@ def replaced(value: Any, parts: list[str], new: Any, path: str, made: dict[int, 
 
 
 def _step(value: Any, part: str, path: str) -> Any:
-    if isinstance(value, BaseModel):
+    if is_model(value):
         if part in type(value).model_fields:
             return getattr(value, part)
     elif isinstance(value, _SEQUENCES):
@@ -92,7 +91,7 @@ def _check_new_key(value: dict[Any, Any], part: str, path: str) -> None:
 
 
 def _names(value: Any, part: str) -> str:
-    if isinstance(value, BaseModel):
+    if is_model(value):
         return f" among the fields {', '.join(type(value).model_fields)}{_near(part, type(value).model_fields)}"
     if not isinstance(value, Mapping):
         return f" in {_shown(value)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
@@ -19,26 +19,11 @@ from ..core.comparing import same
 from ..core.copying import ATOMS, attributes, copy_payload
 from ..errors import RoutiluxError
 from ..routine.binding import shortened
+from .origins import At, Origins, Refusal, bare
 
-At = tuple[Any, ...]  # where something lies: field, key, index, field, ...
-Origins = dict[int, tuple[Any, Any]]  # id of a copy of an instance -> the copy itself, and what it is a copy of
 _PLAIN: tuple[Any, ...] = (*ATOMS, bytearray, list, dict, set, frozenset, tuple, deque, Any)
 _NO_SCHEMAS = frozenset({"default", "metadata", "cls", "serialization"})  # in a core schema
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
-
-
-class Refusal(Exception):
-    """Values that do not fit: where each lies, what is wrong with it, and the value."""
-
-    def __init__(self, problems: Iterable[tuple[At, str, str]]) -> None:
-        super().__init__()
-        self.problems = list(problems)
-
-    def __str__(self) -> str:
-        return "; ".join(
-            f"{'.'.join(map(str, at)) or 'as a whole'}: {message}{f' (given {value})' if value else ''}"
-            for at, message, value in self.problems
-        )
 
 
 class Quiet:
@@ -150,16 +135,6 @@ class CheckedModel:
         }
 
 
-def bare(model: type[BaseModel], fields: dict[str, Any]) -> BaseModel:
-    """Return an instance of a model with these values as they are, which become its own, without private attributes."""
-    made = model.__new__(model)
-    object.__setattr__(made, "__dict__", fields)
-    object.__setattr__(made, "__pydantic_fields_set__", set(fields))
-    object.__setattr__(made, "__pydantic_extra__", {} if model.model_config.get("extra") == "allow" else None)
-    object.__setattr__(made, "__pydantic_private__", None)
-    return made
-
-
 class Models:
     """The models that occur in one state, compiled when they first do."""
 
@@ -219,39 +194,6 @@ class Models:
                         value.__pydantic_validator__.validate_assignment(value, name, now[name])
                     except Exception as error:
                         raise _refusal(error, at, name, now[name]) from error
-
-
-def paired(copied: Any, original: Any, origins: Origins, done: set[int] | None = None) -> None:
-    """Note which instances inside a value are copies of which; nothing has been changed yet since it was copied."""
-    done = set() if done is None else done
-    if copied is original or copied.__class__ in ATOMS or id(copied) in done:
-        return
-    done.add(id(copied))
-    pairs: Iterable[tuple[Any, Any]] = ()
-    if isinstance(copied, dict):
-        pairs = zip(copied.values(), original.values(), strict=True)
-    elif isinstance(copied, (list, tuple, deque)):
-        pairs = zip(copied, original, strict=True)
-    elif isinstance(copied, BaseModel) or hasattr(copied.__class__, "__dataclass_fields__"):
-        origins[id(copied)] = (copied, original)
-        inside = _attributes(original)
-        pairs = [(item, inside[name]) for name, item in _attributes(copied).items() if name in inside]
-    for one, other in pairs:
-        paired(one, other, origins, done)
-
-
-def carried(values: dict[str, Any], origins: Origins) -> tuple[dict[str, Any], Origins]:
-    """Return copies of values, and where instances in them come from, given that of the instances in the values."""
-    copies = copy_payload(values)
-    if not origins:
-        return copies, {}
-    steps: Origins = {}
-    paired(copies, values, steps)
-    return copies, {key: (each, origins[id(held)][1]) for key, (each, held) in steps.items() if id(held) in origins}
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    return value.__dict__ if isinstance(value, BaseModel) else attributes(value)
 
 
 def _refusal(error: Exception, at: At, name: str | None = None, value: Any = None) -> Exception:

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined, to_json
-
 from ..core.comparing import same
 from ..core.copying import copy_payload
+from ..core.models import BaseModel, is_model, is_model_class
 from ..errors import DeclarationError, StateError, known_names
 from ..routine.binding import shortened
-from .models import Models, Origins, Refusal, carried
+from .origins import Origins, Refusal, carried
 
 
 class StateSchema:
@@ -31,13 +29,15 @@ class StateSchema:
     """
 
     def __init__(self, model: type[BaseModel], where: str) -> None:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        if not (isinstance(model, type) and is_model_class(model)):
             raise DeclarationError(f"{where}: state_schema must be a pydantic model class, not {model!r}")
         if model.__pydantic_root_model__:
             raise DeclarationError(
                 f"{where}: state_schema must be a pydantic model class with fields, not the RootModel "
                 f"{model.__name__}; make its root a field of a model"
             )
+        from .models import Models
+
         self.model = model
         self.where = where
         self.fields = frozenset(model.model_fields)
@@ -109,10 +109,9 @@ class StateSchema:
         if getattr(field, "default_factory_takes_validated_data", False):
             make: Any = field.default_factory
             return make(dict(before))
-        value = field.get_default(call_default_factory=True)
-        if value is PydanticUndefined:
+        if field.is_required():
             raise StateError(f"{where}: the initial state does not fit {self.model.__name__}: {name}: Field required")
-        return value
+        return field.get_default(call_default_factory=True)
 
     def replaced(self, before: Mapping[str, Any], state: object, origins: Origins | None, where: str) -> dict[str, Any]:
         """Return the fields of a state that takes the place of another.
@@ -198,32 +197,8 @@ def plain(given: object, where: str) -> dict[str, Any]:
     """Return given state as a dict of its keys, or fields. Raises StateError for anything without string keys."""
     if given is None:
         return {}
-    if isinstance(given, BaseModel):
+    if is_model(given):
         return {name: getattr(given, name) for name in type(given).model_fields if hasattr(given, name)}
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
         raise StateError(f"{where}: a state must be a model or a mapping with string keys, not {shortened(given)}")
     return dict(given)
-
-
-def check_size(shared: dict[str, Any], most: int, where: str, known: int | None = None) -> None:
-    """Raise StateError when the shared data take more than ``most`` bytes as JSON.
-
-    What has no JSON form, which a job in memory may hold, does not count; a size that is known already is given.
-    """
-    size = known
-    if size is None:
-        size = sum(size_of(key, value) for key, value in shared.items())
-    if size > most:
-        raise StateError(
-            f"{where}: the state takes {size:,} bytes as JSON, more than max_state_bytes={most:,}; keep large things "
-            f"elsewhere and a reference to them in the state"
-        )
-
-
-def size_of(key: str, value: Any) -> int:
-    """Return how many bytes a key of the shared data and its value take as JSON, with quotes, a colon and a comma."""
-    try:
-        size = len(to_json(value, fallback=lambda unknown: None, bytes_mode="base64"))
-    except Exception:  # it contains itself, or a serializer of its own raises
-        size = 0
-    return size + len(key) + 4

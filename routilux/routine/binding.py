@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-
+from ..core.models import validation_error
 from ..errors import DeclarationError
 from .resource import Resource, resource_of
 from .scope import ExecutionContext
@@ -245,13 +244,16 @@ def validator_of(hint: Any, what: str, where: str) -> Validator | None:
     """
     if hint in _NOT_CHECKED:
         return None
+    import pydantic
+
     try:
         if isinstance(hint, _NO_TYPES):
             raise TypeError("it is a value, not a type")
         try:
-            adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-        except PydanticUserError:  # models and dataclasses bring their own config
-            adapter = TypeAdapter(hint)
+            config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+            adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hint, config=config)
+        except pydantic.PydanticUserError:  # models and dataclasses bring their own config
+            adapter = pydantic.TypeAdapter(hint)
         return adapter.validator.validate_python
     except Exception as error:
         raise DeclarationError(
@@ -267,7 +269,7 @@ def check_value(validator: Validator, what: str, value: Any, name: str | None = 
     """Return a value as its annotation wants it; raise Misfit, which names it and its parts, when it does not fit."""
     try:
         return validator(value)
-    except ValidationError as error:
+    except validation_error() as error:
         problems = "; ".join(
             ": ".join(part for part in (_place(name, problem["loc"]), problem["msg"]) if part)
             for problem in error.errors(include_url=False, include_context=False, include_input=False)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
-from pydantic import BaseModel
-
 from ..core.job_record import Activation
+from ..core.models import BaseModel
 from ..errors import StateError
 from .drafts import MISSING, EditDraft
 from .store import Acting as StoreActing, PendingEdit, Store

@@ -13,7 +13,7 @@ from ..core.copying import ATOMS, copy_value
 from ..core.job_record import Activation
 from ..core.plan import SlotPlan
 from ..errors import ConflictError, StateError
-from ..graph.models import Origins, paired
+from ..graph.origins import Origins, paired
 from ..graph.schema import StateSchema
 
 MISSING: Any = object()

@@ -10,7 +10,7 @@ from ..core.job_record import Activation
 from ..core.plan import EventPlan
 from ..core.records import Deferred, Emitted
 from ..errors import StateError
-from ..graph.models import carried
+from ..graph.origins import carried
 from .drafts import EditDraft
 from .faces import face_of
 from .job import Job

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from pydantic import BaseModel
-
+from ..core.models import BaseModel
 from ..core.numbers import real, whole
 from ..core.status import JobStatus
 from ..errors import DeclarationError, ExecutionError, known_names

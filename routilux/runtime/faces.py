@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from ..core.copying import StandIn, copy_payload
 from ..errors import StateError
-from ..graph.models import bare
+from ..graph.origins import bare
 from .drafts import Draft
 
 

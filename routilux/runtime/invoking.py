@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from pydantic import BaseModel
-
+from ..core.models import BaseModel
 from ..core.records import ErrorRecord
 from ..errors import ExecutionError, StepError
 from ..store.unpacking import as_mapping

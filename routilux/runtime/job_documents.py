@@ -14,7 +14,8 @@ import orjson
 from ..core.job_record import JobRecord
 from ..core.plan import Plan
 from ..errors import LoadError, SaveError
-from ..graph.schema import StateSchema, check_size
+from ..graph.schema import StateSchema
+from ..graph.sizes import check_size
 from ..store import files
 from ..store.documents import check_flow, document_of, record_form, record_of
 from ..store.known_types import KnownTypes

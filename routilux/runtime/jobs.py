@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from pydantic import BaseModel
-
 from ..core.commits import answered
 from ..core.copying import copy_payload, needs_copy
 from ..core.history import History
 from ..core.job_record import JobRecord
 from ..core.machine import started, wrote
+from ..core.models import BaseModel
 from ..core.plan import Plan
 from ..core.points import Answered
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StatusError
-from ..graph.schema import StateSchema, check_size, plain
+from ..graph.schema import StateSchema, plain
 from ..store.known_types import KnownTypes
 from ..store.serializer import Serializer
 from .arguments import job_id_of, payload_of, text_of
@@ -217,6 +216,8 @@ class Jobs:
         elif given is not None:
             wrote(record, None, copy_payload(plain(given, where)))
         if record.shared:
+            from ..graph.sizes import check_size
+
             check_size(record.shared, flow.max_state_bytes, where)
 
     def take_up(self, job_state: JobState, listen: Listen = _ignore, *, allow_changes: bool = False) -> Job:

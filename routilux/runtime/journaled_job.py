@@ -17,7 +17,7 @@ from ..core.points import Committed, DurableFact
 from ..core.records import Fact, Wrote
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StaleWriterError, StateError, StoreError
-from ..graph.schema import size_of
+from ..graph.sizes import size_of
 from ..store.base import JobHead
 from ..store.fact_writing import FactWriter
 from ..store.journal import Journal

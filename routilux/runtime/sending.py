@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..core.copying import copy_payload, needs_copy
+from ..core.models import validation_error
 from ..core.plan import SOURCES, EventPlan, Route, SlotPlan
 from ..errors import ExecutionError, PayloadError, known_names
 from ..routine.binding import Misfit, check_value, shortened
@@ -122,7 +121,7 @@ def _check_items(slot: SlotPlan, payload: dict[str, Any]) -> None:
         elif name in payload:
             try:
                 validator([payload[name]])
-            except ValidationError as error:
+            except validation_error() as error:
                 for problem in error.errors(include_url=False, include_context=False, include_input=False):
                     if problem["loc"][:1] == (0,):
                         raise Misfit(

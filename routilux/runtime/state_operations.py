@@ -9,7 +9,7 @@ from ..core.copying import copy_payload, copy_value
 from ..core.job_record import Activation
 from ..core.paths import replaced
 from ..errors import StateError
-from ..graph.models import Origins, carried, paired
+from ..graph.origins import Origins, carried, paired
 from ..graph.schema import plain
 from .drafts import MISSING, Draft, EditDraft, WorkingCopy
 from .faces import face_of

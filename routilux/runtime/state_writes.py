@@ -9,7 +9,7 @@ from ..core.job_record import Activation
 from ..core.machine import wrote
 from ..core.records import Wrote
 from ..errors import ConflictError
-from ..graph.models import Origins
+from ..graph.origins import Origins
 from ..graph.schema import StateSchema
 from .acting import ActingTurn
 from .drafts import MISSING, WorkingCopy

@@ -7,8 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from pydantic import BaseModel
-
+from ..core.models import BaseModel
 from . import steps
 from .invoking import ChildHandle, Invocable, invocation_of
 from .steps import Call, StepOptions, Work, drive, drive_async

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
-from pydantic import BaseModel
-
 from ..core import paths
 from ..core.copying import copy_value
 from ..core.job_record import Activation
+from ..core.models import BaseModel
 from ..core.plan import SlotPlan
 from ..errors import ContextError, PathError, StateError
 from .drafts import MISSING, EditDraft

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
+from ..core.models import BaseModel
 from ..core.numbers import whole
 from .job import Job
 from .job_state import JobState

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel
-
+from ..core.models import is_model_class, model_base
 from ..errors import DeclarationError, known_names
 
 KINDS = "enums, dataclasses, named tuples and pydantic models"
@@ -28,11 +27,11 @@ def is_namedtuple(kind: type) -> bool:
 
 def can_be_saved(kind: object) -> bool:
     """Whether instances of a class can be taken apart and put together again without knowing more about it."""
-    if not isinstance(kind, type) or isinstance(kind, types.GenericAlias) or kind is BaseModel:
+    if not isinstance(kind, type) or isinstance(kind, types.GenericAlias) or kind is model_base():
         return False
     if issubclass(kind, Enum):
         return bool(kind.__members__)
-    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or is_namedtuple(kind)
+    return is_model_class(kind) or dataclasses.is_dataclass(kind) or is_namedtuple(kind)
 
 
 def full_name(kind: type) -> str:
@@ -131,7 +130,7 @@ def _inside(annotation: Any) -> list[Any]:
 
 
 def _fields_of(kind: type) -> list[Any]:
-    if issubclass(kind, BaseModel):
+    if is_model_class(kind):
         extra = getattr(kind, "__annotations__", {}).get("__pydantic_extra__")
         fields = [part for each in kind.model_fields.values() for part in (each.annotation, *each.metadata)]
         return [*fields, extra]

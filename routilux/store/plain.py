@@ -32,6 +32,16 @@ def looks_plain(values: list[Any]) -> bool:
     return _are_plain(values) if found is None else found
 
 
+def size_of_few(value: Any) -> int | None:
+    """Return how many bytes of JSON a value is that has few parts, all of them plain; None for any other."""
+    if not _few_are_plain([value]):
+        return None
+    try:
+        return len(orjson.dumps(value))
+    except TypeError:
+        return None
+
+
 def _few_are_plain(values: list[Any]) -> bool | None:
     """Return whether values are plain if they are few, else None."""
     parts = values[:_FEW]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from ..core.models import BaseModel, is_model, model_base
 
 
 def plain_kind(kind: type) -> type:
@@ -19,7 +19,7 @@ _mapping_classes: dict[type, type] = {}
 def as_mapping(result: Any) -> Any:
     """Return a model as an instance of a subclass that unpacks with ``**`` too, anything else as it is."""
     kind = type(result)
-    if not isinstance(result, BaseModel) or plain_kind(kind) is not kind:
+    if not is_model(result) or plain_kind(kind) is not kind:
         return result
     made = _mapping_classes.get(kind)
     if made is None:
@@ -45,10 +45,10 @@ class _Unpacking:
 
     def keys(self: Any) -> list[str]:
         """Return the names of the fields, and of extra values."""
-        return [name for name, _ in BaseModel.__iter__(self)]
+        return [name for name, _ in model_base().__iter__(self)]
 
     def __getitem__(self: Any, name: str) -> Any:
-        return dict(BaseModel.__iter__(self))[name]
+        return dict(model_base().__iter__(self))[name]
 
     def __eq__(self, other: object) -> bool:
         return bool(_original(self) == (_original(other) if isinstance(other, _Unpacking) else other))
