@@ -25,8 +25,6 @@ from .runtime.resources import Resources
 from .runtime.steering import Steerable
 from .runtime.streaming import Streamable
 from .runtime.threads import SharedThreads, on_event_loop
-from .store import files
-from .store.files import StrPath
 from .store.serializer import Serializer
 
 DESCRIBED_OPTIONS = ("version", "execution_strategy", "max_workers", "max_pending", "history_limit", "copy_payloads")
@@ -275,13 +273,15 @@ class Flow(Steerable, Streamable, Graph):
 
     # --- saved jobs ---------------------------------------------------------------------------------------------
 
-    def load(self, path: StrPath, serializer: Serializer | None = None) -> JobState:
+    def load(self, path: str | os.PathLike[str], serializer: Serializer | None = None) -> JobState:
         """Return the job of this flow that `JobState.save` has written to a file. See `JobState.from_dict`.
 
         Raises:
             LoadError: when the file is no saved job, is damaged, or does not fit the flow.
             OSError: when the file cannot be read, FileNotFoundError when there is none.
         """
+        from .store import files
+
         return self._jobs.restored(files.read(path), f"file {os.fspath(path)!r}", serializer)
 
     def restore(self, data: Mapping[str, Any], serializer: Serializer | None = None) -> JobState:

@@ -23,7 +23,7 @@ FLOORS = [
     {"flow"},
     {"builtin", "cli", "ext", "testing", "workflow"},
 ]
-# The modules of our own are those that need asyncio, blinker, logging or sqlite3, or that are needed only by
+# The modules of our own are those that need asyncio, blinker, logging, orjson or sqlite3, or that are needed only by
 # durable jobs, by states with a schema, by initial states, or to save and load.
 LATE_IMPORTS = {
     "networkx",
@@ -42,8 +42,10 @@ LATE_IMPORTS = {
     "routilux.runtime.task_calling",
     "routilux.runtime.task_turn",
     "routilux.runtime.typed_faces",
+    "routilux.store.files",
     "routilux.store.reading",
     "routilux.store.sqlite",
+    "uuid",
 }
 MODULES = {
     "routilux"
@@ -189,7 +191,7 @@ def test_every_public_method_is_documented():
                 assert inspect.getdoc(function), f"{name}.{attribute}"
 
 
-SLOW = {"networkx", "asyncio", "logging", "blinker", "sqlite3", "pydantic", "pydantic_core"}
+SLOW = {"networkx", "asyncio", "logging", "blinker", "sqlite3", "orjson", "pathlib", "pydantic", "pydantic_core"}
 
 
 def imported_by(code):

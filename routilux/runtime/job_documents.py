@@ -49,7 +49,17 @@ class Keeper(Protocol):
 # --- saving -----------------------------------------------------------------------------------------------------
 
 
-def saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
+def as_dict(job: Job, serializer: Serializer | None) -> dict[str, Any]:
+    """Return a job as `JobState.to_dict` does."""
+    return orjson.loads(_saved(job, serializer, "to_dict()"))  # type: ignore[no-any-return]
+
+
+def save(job: Job, path: files.StrPath, serializer: Serializer | None) -> None:
+    """Write a job to a file as `JobState.save` does."""
+    files.write(path, files.sealed(_saved(job, serializer, "save()")))
+
+
+def _saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
     """Return a job as JSON; ``what`` is what the caller does, for errors."""
     subject = f"flow {job.plan.flow_id!r}: job {job.record.job_id!r}"
     check_serializer(serializer, subject)

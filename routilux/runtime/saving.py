@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import orjson
-
 from ..errors import LoadError
-from ..store import files
-from ..store.files import StrPath
 from ..store.serializer import Serializer
 from .job import Job
 
@@ -45,11 +42,11 @@ class Savable:
             DeclarationError: when two classes that are saved have the same qualified name.
             ContextError: inside a handler of this job.
         """
-        from .job_documents import saved
+        from .job_documents import as_dict
 
-        return orjson.loads(saved(self._job, serializer, "to_dict()"))  # type: ignore[no-any-return]
+        return as_dict(self._job, serializer)
 
-    def save(self, path: StrPath, serializer: Serializer | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], serializer: Serializer | None = None) -> None:
         """Save the job to a file, which `load` reads. See `to_dict` for what is kept, and for further errors.
 
         The file is replaced as a whole when all is written: whoever reads it, or is interrupted, finds the old one or
@@ -62,9 +59,9 @@ class Savable:
         Raises:
             OSError: when the file cannot be written.
         """
-        from .job_documents import saved
+        from .job_documents import save
 
-        files.write(path, files.sealed(saved(self._job, serializer, "save()")))
+        save(self._job, path, serializer)
 
     @classmethod
     def from_dict(cls: type[S], data: Mapping[str, Any], flow: Any, serializer: Serializer | None = None) -> S:
@@ -80,7 +77,7 @@ class Savable:
         return _flow(flow).restore(data, serializer)  # type: ignore[no-any-return]
 
     @classmethod
-    def load(cls: type[S], path: StrPath, flow: Any, serializer: Serializer | None = None) -> S:
+    def load(cls: type[S], path: str | os.PathLike[str], flow: Any, serializer: Serializer | None = None) -> S:
         """Return the job that `save` has written to a file, as a job of ``flow``. See `from_dict`.
 
         Raises:

@@ -6,7 +6,6 @@ handler does these things on its thread, a coroutine handler awaits them (see `d
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -186,7 +185,9 @@ def value(turn: Stepping, name: str, what: str, make: Callable[[], Any]) -> Work
 
 def new_uuid() -> str:
     """Return a random UUID as a string."""
-    return str(uuid.uuid4())
+    from uuid import uuid4
+
+    return str(uuid4())
 
 
 def new_random() -> float:
