@@ -55,6 +55,23 @@ def test_d10_everyone_who_waits_at_the_gate_gets_in():
     assert sorted(entered) == [0, 1, 2, 3, 4]
 
 
+def test_d10_who_enters_once_more_inside_the_gate_leaves_it_shut():
+    """As a signal handler does, which runs between any two lines of the main thread."""
+    gate, entered = Gate(), threading.Event()
+    thread = threading.Thread(target=lambda: gate.__enter__() or entered.set() or gate.__exit__(None, None, None))
+    with gate:
+        with gate, gate:
+            pass
+        assert gate.inside
+        thread.start()
+        while not gate.waiting:
+            pass
+        assert not entered.is_set()
+    thread.join(LONG)
+    assert entered.is_set()
+    assert not gate.inside
+
+
 def test_d10_an_exception_inside_leaves_the_gate_open():
     gate = Gate()
     with pytest.raises(KeyError), gate:

@@ -26,10 +26,11 @@ class _Bell:
 
 
 class Gate:
-    """A lock for short critical sections, which are not nested.
+    """A lock for short critical sections.
 
-    ``with gate:`` enters and leaves. Where every nanosecond counts, this is the same, spelled out, for a thread that
-    knows its identifier, and has `Gate.inside` at hand::
+    ``with gate:`` enters and leaves; a thread that is inside already, since a signal handler runs there, stays inside.
+    Where every nanosecond counts, this is the same, spelled out, for a thread that is outside, knows its identifier,
+    and has `Gate.inside` at hand::
 
         if inside.setdefault(INSIDE, thread) is not thread:
             gate.enter(thread)
@@ -45,10 +46,11 @@ class Gate:
     who is inside, which `abandon` needs.
     """
 
-    __slots__ = ("inside", "waiting")
+    __slots__ = ("again", "inside", "waiting")
 
     def __init__(self) -> None:
         self.inside: dict[str, int] = {}
+        self.again = 0  # how often whoever is inside has entered once more
         self.waiting: deque[_Bell] = deque()
 
     def enter(self, thread: int) -> None:
@@ -81,17 +83,26 @@ class Gate:
     def abandon(self) -> None:
         """Leave, if this thread is inside because an interrupt came between entering and the ``try`` after it."""
         if self.inside.get(INSIDE) == get_ident():
+            self.again = 0
             self.inside.clear()
         self.ring()
 
     def __enter__(self) -> None:
         thread = get_ident()
-        if self.inside.setdefault(INSIDE, thread) != thread:
+        inside = self.inside.setdefault(INSIDE, thread)
+        if inside is thread:
+            return
+        if inside == thread:  # not the object of just now, but that of an entry before
+            self.again += 1
+        else:
             self.enter(thread)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.again:
+            self.again -= 1
+            return
         self.inside.clear()
         if self.waiting:
             self.ring()
