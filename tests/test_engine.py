@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from _thread import get_ident
+from contextlib import contextmanager
 
 import pytest
 from parts import threads_besides
 
 from routilux import Engine
 from routilux.runtime.clock import Clock, utc
-from routilux.runtime.gate import Gate
+from routilux.runtime.gate import INSIDE, Gate
 from routilux.runtime.pool import WorkerPool
 from routilux.runtime.timers import Timers
 
@@ -20,17 +22,35 @@ LONG = 20.0
 # --- gate ---------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def spelled_out(gate):
+    """Do what `Gate` says is the same as ``with gate:``."""
+    inside, thread = gate.inside, get_ident()
+    entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
+    try:
+        yield
+    finally:
+        if entered:
+            inside.clear()
+            if gate.waiting:
+                gate.ring()
+
+
+def by_name(gate):
+    return gate
+
+
 def test_d10_one_thread_at_a_time_is_inside_the_gate():
     gate, inside, total = Gate(), threading.Lock(), [0]
 
-    def work():
+    def work(way):
         for _ in range(5_000):
-            with gate:
+            with way(gate):
                 assert inside.acquire(blocking=False)
                 total[0] += 1
                 inside.release()
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [threading.Thread(target=work, args=(way,)) for way in (by_name, spelled_out) * 4]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -55,13 +75,15 @@ def test_d10_everyone_who_waits_at_the_gate_gets_in():
     assert sorted(entered) == [0, 1, 2, 3, 4]
 
 
-def test_d10_who_enters_once_more_inside_the_gate_leaves_it_shut():
+@pytest.mark.parametrize("inner", [by_name, spelled_out])
+@pytest.mark.parametrize("outer", [by_name, spelled_out])
+def test_d10_who_enters_once_more_inside_the_gate_leaves_it_shut(outer, inner):
     """As a signal handler does, which runs between any two lines of the main thread."""
     gate, entered = Gate(), threading.Event()
     thread = threading.Thread(target=lambda: gate.__enter__() or entered.set() or gate.__exit__(None, None, None))
-    with gate:
-        with gate, gate:
-            pass
+    with outer(gate):
+        with inner(gate), inner(gate):
+            assert gate.inside
         assert gate.inside
         thread.start()
         while not gate.waiting:
@@ -69,6 +91,23 @@ def test_d10_who_enters_once_more_inside_the_gate_leaves_it_shut():
         assert not entered.is_set()
     thread.join(LONG)
     assert entered.is_set()
+    assert not gate.inside
+
+
+@pytest.mark.parametrize("outer", [by_name, spelled_out])
+def test_d10_an_entry_of_a_signal_handler_that_was_interrupted_does_not_keep_the_gate_shut(outer):
+    gate = Gate()
+
+    def interrupted():
+        with outer(gate):
+            gate.__enter__()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    gate.abandon()
+    with gate:
+        pass
     assert not gate.inside
 
 

@@ -585,10 +585,10 @@ def test_d10_who_enters_the_gate_without_the_bell_leaves_none_that_is_rung_in_va
         """Somebody is inside at the first look, and nobody at the second."""
 
         def setdefault(self, key, thread):
-            return thread if gate.waiting else 0
+            return thread if gate.waiting else -1
 
     gate.inside = Opening()
-    gate.enter(get_ident())
+    assert gate.enter(get_ident())
     gate.waiting.append(other)
     gate.ring()
     assert other.lock.acquire(blocking=False)
@@ -606,7 +606,7 @@ def test_d10_an_interrupt_at_the_gate_passes_a_ring_on(monkeypatch):
             seen.append(self)
 
     seen = []
-    gate.inside[INSIDE] = 0  # another thread
+    gate.inside[INSIDE] = -1  # another thread
     monkeypatch.setattr("routilux.runtime.gate.threading", SimpleNamespace(Lock=Interrupted))
     with pytest.raises(KeyboardInterrupt):
         gate.enter(get_ident())

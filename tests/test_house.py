@@ -264,7 +264,6 @@ TYPED = [
     ("a slot", "class R(Routine):\n    @slot\n    def start(self, n: int): pass\nR()"),
     ("an event", "Event(n=int)"),
     ("a function", "@routine\ndef double(n: int) -> int: return n"),
-    ("a state", "from pydantic import BaseModel\nFlow(state_schema=type('State', (BaseModel,), {}))"),
     ("a workflow", "from routilux import workflow"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from routilux import (
     Flow,
     Routine,
 )
+from routilux.core.deliveries import emitted
 
 LONG = 20.0
 
@@ -205,6 +207,36 @@ def test_d10_a_gate_left_shut_by_an_interrupt_is_opened_by_its_owner():
     assert entered == [True]
     gate.abandon()
     assert gate.inside, "another thread is inside"
+
+
+def test_d10_a_signal_handler_that_emits_inside_an_emit_leaves_the_job_locked(monkeypatch):
+    shut, received = [], []
+
+    def emitted_and_interrupted(record, activation, *rest):
+        emitted(record, activation, *rest)
+        if not shut:
+            shut.append(None)
+            signal.raise_signal(signal.SIGUSR1)
+            shut.append(bool(record_lock[0].inside))
+
+    def emitting(step, data):
+        record_lock.append(job_lock(step))
+        signal.signal(signal.SIGUSR1, lambda *_: step.emit("output", data="from the signal"))
+        step.emit("output", data="from the handler")
+
+    def job_lock(step):
+        return step.get_execution_context().job_state._job.lock
+
+    record_lock = []
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        flow = chain(Step(emitting), Step(lambda step, data: received.append(data)))
+        monkeypatch.setattr("routilux.runtime.operations.emitted", emitted_and_interrupted)
+        assert flow.execute("r0", {"data": 1}).status == "completed"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert shut == [None, True]
+    assert received == ["from the handler", "from the signal"]
 
 
 @pytest.mark.parametrize("strategy", ["continue", "skip"])

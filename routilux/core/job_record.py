@@ -24,7 +24,7 @@ class Delivery(NamedTuple):
 
     One that was gathered is made of ``parts``; its origin is that of the last one.
 
-    While it waits it is a plain tuple of these fields, a `Row`, which is made in a tenth of the time.
+    While it waits it is a plain tuple of these fields, a `Row`, which is made in a seventh of the time.
     """
 
     id: int
@@ -77,6 +77,11 @@ class Activation:
         self.emitted = 0
         self.event: str | None = None
         self.data: dict[str, Any] | None = None
+
+    @property
+    def merged(self) -> bool:
+        """Whether the payload is no more that of the delivery, but what the slot has merged it to."""
+        return self.payload is not self.row[2]
 
     @property
     def delivery(self) -> Delivery:

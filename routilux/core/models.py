@@ -22,7 +22,7 @@ else:
             return is_model_class(kind)
 
     class BaseModel(metaclass=_Kinds):
-        """Stands for pydantic's in annotations, which few programs ever evaluate; nothing can be made of it."""
+        """Stands for pydantic's in annotations, which few programs ever evaluate."""
 
         __module__ = "pydantic.main"
 

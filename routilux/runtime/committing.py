@@ -68,7 +68,7 @@ class Committing(Stepping):
         """Return the arguments for the handler: the payload, merged as the slot says, and bound."""
         if slot.gather is not None:
             check_parts(activation.delivery, self.job.plan, self.where(slot))
-        elif slot.merges and activation.payload is activation.delivery.payload:
+        elif slot.merges and not activation.merged:
             self._merge(slot, activation)
         payload = copy_payload(activation.payload) if activation.isolate else activation.payload
         try:

@@ -168,7 +168,7 @@ class Durable(DurableState):
 
     def to_merge(self, activation: Activation) -> bool:
         """Whether the slot has still to merge the payload."""
-        return activation.slot.merge != "override" and activation.payload is activation.delivery.payload
+        return activation.slot.merge != "override" and not activation.merged
 
     def arguments(self, slot: SlotPlan, activation: Activation) -> dict[str, Any]:
         """Return the arguments for the handler: the payload, merged as the slot says, and bound."""

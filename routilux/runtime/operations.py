@@ -39,8 +39,8 @@ class Operations(EditOperations):
 
     def emit(self, event_name: str, params: dict[str, Any]) -> None:
         """Emit an event of the routine that runs; see `Routine.emit`."""
-        activation, job, record, thread = self.activation, self.job, self.record, self.thread
-        if activation is None or get_ident() != thread:
+        activation, job, record, thread = self.activation, self.job, self.record, get_ident()
+        if activation is None or thread != self.thread:
             raise self.not_acting(f"emit({event_name!r})")
         slot = activation.slot
         try:
@@ -57,8 +57,7 @@ class Operations(EditOperations):
                     break
         gate = job.lock
         inside = gate.inside
-        if inside.setdefault(INSIDE, thread) is not thread:
-            gate.enter(thread)
+        entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
         try:
             if record.running.get(activation.id) is not activation:
                 raise self.too_late(activation)
@@ -75,9 +74,10 @@ class Operations(EditOperations):
             if job.pressed or job.easing:
                 job.settle()
         finally:
-            inside.clear()
-            if gate.waiting:
-                gate.ring()
+            if entered:
+                inside.clear()
+                if gate.waiting:
+                    gate.ring()
         if noting:
             job.tell()
         # Replacing the delivery that it came from is an activation's right: only what is more presses.

@@ -71,10 +71,7 @@ class StateOperations(StateWrites):
         return default if value is MISSING else value
 
     def _look(self, activation: Activation, key: str) -> tuple[Any, int]:
-        """Return a value of the shared data, `MISSING` if it is not there, and of which revision it is.
-
-        The handler is to be told of a change by somebody else.
-        """
+        """Return a value of the shared data, `MISSING` if it is not there, and its revision; note that it was read."""
         with self.job.lock:
             self.still(activation)
             self.note_read(None, key)

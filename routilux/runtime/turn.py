@@ -70,8 +70,7 @@ class Turn(Committing):
                     error = None  # it refers to this frame
                 else:
                     spent = at - activation.started - self.nested
-                    if inside.setdefault(INSIDE, thread) is not thread:
-                        gate.enter(thread)
+                    entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
                     try:
                         if record.running.get(activation.id) is activation:
                             if self.held:
@@ -81,9 +80,10 @@ class Turn(Committing):
                                 self.note_end(activation, "completed", spent, at, None, entry)
                         activation = self.following(left > 1)
                     finally:
-                        inside.clear()
-                        if gate.waiting:
-                            gate.ring()
+                        if entered:
+                            inside.clear()
+                            if gate.waiting:
+                                gate.ring()
                 if notices:
                     job.tell()
                     if activation is not None:

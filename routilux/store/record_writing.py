@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from ..core.deliveries import recounted
 from ..core.history import Entry, History, Totals, add_up
-from ..core.job_record import Activation, Delivery, JobRecord
+from ..core.job_record import Activation, JobRecord
 from ..core.plan import SlotPlan
 from ..core.points import Point
 from ..core.records import ErrorRecord
@@ -205,7 +205,7 @@ class RecordWriter:
             if mailbox.resumed:
                 ready.append(self._slot(mailbox.resumed[0].slot))
             elif mailbox.queue:
-                ready.append(self._slot(Delivery._make(mailbox.queue[0]).slot))
+                ready.append(self._slot(mailbox.queue[0][1]))
         return ready
 
     def _activations(self, activations: Iterable[Activation]) -> list[Any]:
@@ -221,7 +221,7 @@ class RecordWriter:
             "at": delivery.at + self.epoch,
             "origin": delivery.origin,
             # What it was merged to, when that is something else.
-            "merged": None if each.payload is delivery.payload else self.values.mapping(each.payload, where),
+            "merged": self.values.mapping(each.payload, where) if each.merged else None,
             "merged_isolate": each.isolate,
             "attempt": each.attempt,
             "first": self._utc(each.first),
