@@ -156,12 +156,12 @@ def test_l2_cancelling_the_task_that_awaits_it_cancels_the_job(how, kind):
             ended.set()
 
     async def main():
+        task = asyncio.ensure_future(flow.aexecute("r0"))
+        await began
         if how == "wait_for":
             with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(flow.aexecute("r0"), SHORT * 5)
+                await asyncio.wait_for(task, SHORT)
         else:
-            task = asyncio.ensure_future(flow.aexecute("r0"))
-            await began
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
