@@ -1,8 +1,9 @@
 """The activations that ended, and exact counts over all of them.
 
-Entries are plain tuples of the fields of `Entry`: a million of them cost the garbage collector little, which is not
-so for objects. Timings are added up when somebody asks, or when entries are dropped, so that a job which nobody
-measures pays nothing for being measurable.
+Entries are plain tuples of the fields of `Entry`, with None for their data, which are in a list of their own: what holds
+nothing but strings and numbers is no business of the garbage collector, which would look through a million objects, or
+tuples with a dict in each, again and again. Timings are added up when somebody asks, or when entries are dropped, so
+that a job which nobody measures pays nothing for being measurable.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ class Entry(NamedTuple):
     error: ErrorRecord | None
     attempt: int
     emitted: int
+
+
+def with_data(entry: tuple[Any, ...], data: dict[str, Any]) -> tuple[Any, ...]:
+    """Return an entry with its data."""
+    return (*entry[:3], data, *entry[4:])
 
 
 SUB_BUCKETS = 16  # per power of two: a bucket is at most 1/16 wide, so its middle is within 3.2 % of any value in it
@@ -102,11 +108,12 @@ def add_up(totals: dict[str, Totals], entries: list[tuple[Any, ...]]) -> None:
 class History:
     """Ended activations in the order in which they ended; with a limit, the latest of them."""
 
-    __slots__ = ("counted", "dropped", "entries", "limit", "room", "totals")
+    __slots__ = ("counted", "data", "dropped", "entries", "limit", "room", "totals")
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.entries: list[tuple[Any, ...]] = []
+        self.data: list[dict[str, Any]] = []
         self.totals: dict[str, Totals] = {}
         self.counted = 0  # how many of the entries the totals include already
         self.dropped = 0  # how many entries there were before those that are kept
@@ -115,7 +122,8 @@ class History:
 
     def append(self, entry: tuple[Any, ...]) -> None:
         """Add one ended activation: a plain tuple of the fields of `Entry`."""
-        self.entries.append(entry)
+        self.entries.append((*entry[:3], None, *entry[4:]))
+        self.data.append(entry[3])
         if self.room is not None and len(self.entries) >= self.room:
             self.drop()
 
@@ -123,7 +131,7 @@ class History:
         """Forget entries beyond the limit, after counting them."""
         self.count()
         surplus = len(self.entries) - (self.limit or 0)
-        del self.entries[:surplus]
+        del self.entries[:surplus], self.data[:surplus]
         self.counted -= surplus
         self.dropped += surplus
 
@@ -145,9 +153,14 @@ class History:
         if ever > self.dropped + self.counted:
             self.totals, self.counted = totals, ever - self.dropped
 
+    def latest(self) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
+        """Return the entries within the limit, in the order in which they ended, and their data."""
+        start = 0 if self.limit is None else max(len(self.entries) - self.limit, 0)
+        return self.entries[start:], self.data[start:]
+
     def kept(self) -> list[tuple[Any, ...]]:
-        """Return the entries within the limit, in the order in which they ended."""
-        return self.entries[:] if self.limit is None else self.entries[max(len(self.entries) - self.limit, 0) :]
+        """Return the entries within the limit, with their data."""
+        return list(map(with_data, *self.latest()))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, History) and self.kept() == other.kept() and self.count() == other.count()

@@ -84,6 +84,11 @@ class Activation:
         return self.payload is not self.row[2]
 
     @property
+    def shown(self) -> dict[str, Any]:
+        """The data that the history shows for it: what it emitted last, or what it was called with."""
+        return self.row[2] if self.data is None else self.data
+
+    @property
     def delivery(self) -> Delivery:
         """The delivery that the handler is called for."""
         return Delivery._make(self.row)

@@ -163,7 +163,7 @@ def ended(
 ) -> tuple[Any, ...]:
     """An activation is over; the job too, when nothing else is outstanding or the activation ended it.
 
-    Returns the history's entry for it.
+    Returns the history's entry for it, without the data.
     """
     entry = remember(record, activation, status, spent, error)
     if record.closed:
@@ -198,7 +198,7 @@ def ended(
 def remember(
     record: JobRecord, activation: Activation, status: str, spent: int, error: ErrorRecord | None
 ) -> tuple[Any, ...]:
-    """Take an activation that is over out of those that run; return the history's entry for it."""
+    """Take an activation that is over out of those that run; return the history's entry for it, without the data."""
     number, slot, payload, _, delivered, _, _ = activation.row
     del record.running[number]
     began_at = activation.started if activation.first is None else activation.first
@@ -206,7 +206,7 @@ def remember(
         slot.routine_id,
         slot.name,
         activation.event or slot.name,
-        payload if activation.data is None else activation.data,
+        None,
         began_at,
         activation.spent + spent,
         began_at - delivered if began_at > delivered else 0,
@@ -218,6 +218,7 @@ def remember(
     # What History.append does, without a call: it would be one more for every activation.
     history = record.history
     history.entries.append(entry)
+    history.data.append(payload if activation.data is None else activation.data)
     if history.room is not None and len(history.entries) >= history.room:
         history.drop()
     return entry

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.copying import copy_payload
+from ..core.history import with_data
 from ..core.job_record import Activation, Mailbox
 from ..core.life import given_up
 from ..core.machine import ended, merged, retried
@@ -118,7 +119,7 @@ class Committing(Stepping):
     ) -> None:
         """Have listeners told of an ended activation, soon. The caller holds the lock."""
         fact = Ended(activation.id, status, spent, at, error, stop, self.finish_with)
-        self.job.note(fact, activation, entry)
+        self.job.note(fact, activation, with_data(entry, activation.shown))
 
     def commit_failure(self, activation: Activation, at: int, error: BaseException, more: bool) -> Activation | None:
         """Commit an attempt that raised, as its policy says, and return what `following` does."""

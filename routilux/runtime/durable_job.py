@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..core.commits import answered, published
+from ..core.history import with_data
 from ..core.job_record import Activation
 from ..core.plan import SlotPlan
 from ..core.points import Answered, Committed, Noted, Published
@@ -61,7 +62,8 @@ class DurableJob(JournaledJob):
         if fact.kind == "end":
             status, spent, at, error, stop, finish = fact.outcome
             if self.listening.everything or (error is not None and self.hears(FAILED_ATTEMPT)):
-                self.note(Ended(activation.id, status, spent, at, error, stop, finish), activation, result)
+                entry = with_data(result, activation.shown)
+                self.note(Ended(activation.id, status, spent, at, error, stop, finish), activation, entry)
         elif fact.kind == "retry" and self.hears(FAILED_ATTEMPT):
             self.note(Retried(activation.id, *fact.outcome), activation, self.retry_error)
         if self.record.status is not self._noted_status:  # before anybody finds the job at rest

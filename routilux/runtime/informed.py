@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ..core.history import Entry
+from ..core.history import Entry, with_data
 from ..core.job_record import Activation, JobRecord
 from ..core.listening import always, listening
 from ..core.records import Began, Ended, Fact
@@ -87,7 +87,7 @@ class Informed(Crew):
             for activation, entry in activations:
                 kept = Entry(*entry)
                 fact = Ended(activation.id, kept.status, kept.duration, self.now(), kept.error, True, None)
-                self.note(fact, activation, entry)
+                self.note(fact, activation, with_data(entry, activation.shown))
 
     def tell(self) -> None:
         """Tell listeners what was noted, if anything was: on an event loop, on a worker thread.

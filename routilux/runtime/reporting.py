@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import overload
+from collections.abc import Iterable
+from typing import Any, overload
 
-from ..core.history import Totals, add_up
+from ..core.history import Totals, add_up, with_data
 from ..core.job_record import JobRecord
 from ..core.status import JobStatus
 from ..errors import ExecutionError, known_names
@@ -31,10 +32,11 @@ class Reporting:
         if routine_id is not None:
             self._check_routine(routine_id)
         with self._job.lock:
-            entries = self._record.history.kept()
+            entries, data = self._record.history.latest()
+        whole: Iterable[tuple[Any, ...]] = map(with_data, entries, data)
         if routine_id is not None:
-            entries = [entry for entry in entries if entry[0] == routine_id]
-        return reports.execution_records(entries, self._record.epoch)
+            whole = (entry for entry in whole if entry[0] == routine_id)
+        return reports.execution_records(whole, self._record.epoch)
 
     @overload
     def performance(self) -> dict[str, Performance]: ...

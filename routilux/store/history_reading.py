@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 from ..core.history import History, Totals
@@ -58,7 +59,7 @@ class HistoryReader(PartReader):
                 routine_ids,
                 slots,
                 events,
-                self.values.mappings(data, "data in the history"),
+                repeat(None, len(data)),
                 [time - epoch for time in started],
                 self.not_negative(spent, "duration"),
                 self.not_negative(waited, "waited"),
@@ -69,6 +70,7 @@ class HistoryReader(PartReader):
                 strict=True,
             )
         )
+        history.data = list(self.values.mappings(data, "data in the history"))
         history.dropped = self.shapes.least(self.shapes.take(form, "dropped", int), 0, "'dropped'")
         history.counted = self.shapes.take(form, "counted", int)
         self.shapes.places([history.counted], len(data) + 1, "'counted'")

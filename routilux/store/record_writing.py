@@ -77,7 +77,7 @@ def _point_of(point: Point) -> Point:
 
 def _history_of(history: History) -> History:
     taken = History(history.limit)
-    taken.entries, taken.totals = history.entries[:], deepcopy(history.totals)
+    taken.entries, taken.data, taken.totals = history.entries[:], history.data[:], deepcopy(history.totals)
     taken.counted, taken.dropped = history.counted, history.dropped
     return taken
 
@@ -303,12 +303,12 @@ class RecordWriter:
 
     def _history(self) -> dict[str, Any]:
         history = self.record.history
-        entries = history.kept()
+        entries, data = history.latest()
         surplus = len(history.entries) - len(entries)
         add_up(history.totals, history.entries[history.counted : surplus])
         # Tuples and iterators, one per entry, would set off the garbage collector.
         columns = [list(map(itemgetter(place), entries)) for place in range(len(Entry._fields))]
-        routine_ids, slots, events, data, started, spent, waited, statuses, errors, attempts, emitted = columns
+        routine_ids, slots, events, _, started, spent, waited, statuses, errors, attempts, emitted = columns
         named = (routine_ids, slots, events, statuses)
         table = {name: place for place, name in enumerate(dict.fromkeys(chain.from_iterable(map(set, named))))}
         epoch = self.epoch
