@@ -1,9 +1,9 @@
 """The activations that ended, and exact counts over all of them.
 
-Entries are plain tuples of the fields of `Entry`, with None for their data, which are in a list of their own: what holds
-nothing but strings and numbers is no business of the garbage collector, which would look through a million objects, or
-tuples with a dict in each, again and again. Timings are added up when somebody asks, or when entries are dropped, so
-that a job which nobody measures pays nothing for being measurable.
+Entries are plain tuples of the fields of `Entry`, with None for their data, which are in a list of their own: what has
+nothing but strings and numbers in it is no business of the garbage collector, which would look through a million
+objects, or tuples with a dict in each, again and again. Timings are added up when somebody asks, or when entries are
+dropped, so that a job which nobody measures pays nothing for being measurable.
 """
 
 from __future__ import annotations
