@@ -645,4 +645,4 @@ def test_h2_history_does_not_grow_beyond_what_a_bound_needs():
     history = History(10)
     for number in range(100_000):
         history.append(("r", "s", "e", {}, number, 1, 0, "completed", None, 1, 0))
-    assert len(history.entries) <= 120
+    assert len(history) <= 120

@@ -26,11 +26,12 @@ LONG = 20.0
 def spelled_out(gate):
     """Do what `Gate` says is the same as ``with gate:``."""
     inside, thread = gate.inside, get_ident()
-    entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
     try:
+        if inside.setdefault(INSIDE, thread) is not thread:
+            gate.enter(thread)
         yield
     finally:
-        if entered:
+        if INSIDE in inside and inside[INSIDE] is thread:
             inside.clear()
             if gate.waiting:
                 gate.ring()
@@ -108,6 +109,23 @@ def test_d10_an_entry_of_a_signal_handler_that_was_interrupted_does_not_keep_the
     gate.abandon()
     with gate:
         pass
+    assert not gate.inside
+
+
+class Interrupting(dict):
+    """What is inside a gate; an interrupt comes when a thread has just entered."""
+
+    def setdefault(self, key, thread):
+        super().setdefault(key, thread)
+        raise TimeoutError("of an alarm")
+
+
+@pytest.mark.parametrize("way", [by_name, spelled_out])
+def test_d10_an_interrupt_of_whoever_has_just_entered_leaves_the_gate_open(way):
+    gate = Gate()
+    gate.inside = Interrupting()
+    with pytest.raises(TimeoutError), way(gate):
+        raise AssertionError("not reached")
     assert not gate.inside
 
 

@@ -317,7 +317,7 @@ class Run:
         waiting = sum(len(box.queue) for box in record.mailboxes)
         assert waiting <= record.queued <= waiting + sum(len(box.resumed) for box in record.mailboxes)
         assert record.outstanding + len(record.stopped) == len(live)
-        assert len(record.history.entries) == self.ended
+        assert len(record.history) == self.ended
         if record.open:
             assert live, "a running job has something left to do"
         if record.status is JobStatus.COMPLETED and not self.finished:

@@ -11,7 +11,7 @@ from generated import examples
 from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, chain
 
-from routilux import Clock, Engine, ErrorHandler, ErrorRecord, ExecutionError, Flow, Routine
+from routilux import Clock, Engine, ErrorHandler, ErrorRecord, ExecutionError, Flow, Routine, open_store, signals
 from routilux.core.history import Histogram, History, Totals
 from routilux.runtime import reports
 
@@ -208,6 +208,28 @@ ENTRIES = st.lists(
 )
 
 
+@pytest.mark.parametrize("store", [None, "memory:"], ids=["in memory", "durable"])
+def test_h1_listeners_are_told_the_record_that_the_history_keeps(store):
+    told = []
+
+    def failing_once(step, data):
+        step.emit("output", data=data + 1)
+        if data == 1 and step.get_execution_context().attempt == 1:
+            raise ValueError("once")
+
+    with Engine(store=None if store is None else open_store(store)) as engine:
+        flow = chain(Source([1, 2, 3]), Step(failing_once), Sink(merge_strategy="append"), engine=engine)
+        flow.set_error_handler(ErrorHandler("retry", max_retries=2, retry_delay=0.0))
+
+        def listen(sender, record, **rest):
+            told.append(record)
+
+        with signals.activation_ended.connected_to(listen, sender=flow):
+            state = flow.execute("r0")
+    assert sorted(told, key=lambda record: record.timestamp) == state.get_execution_history()
+    assert len(told) == 7
+
+
 @examples(100)
 @given(st.one_of(st.none(), st.integers(0, 150)), ENTRIES, st.integers(1, 50))
 def test_h2_the_latest_are_kept_and_the_totals_stay_exact(limit, entries, look_every):
@@ -218,7 +240,7 @@ def test_h2_the_latest_are_kept_and_the_totals_stay_exact(limit, entries, look_e
             history.count()  # looking in between changes nothing
     assert history.kept() == (entries if limit is None else entries[max(len(entries) - limit, 0) :])
     if limit is not None:
-        assert len(history.entries) <= limit + max(limit, 100), "what is dropped is let go of"
+        assert len(history) <= limit + max(limit, 100), "what is dropped is let go of"
     expected = {}
     for each in entries:
         expected.setdefault(each[0], []).append(each)

@@ -209,6 +209,39 @@ def test_d10_a_gate_left_shut_by_an_interrupt_is_opened_by_its_owner():
     assert gate.inside, "another thread is inside"
 
 
+def test_d10_a_signal_handler_that_emits_inside_an_emit_waits_for_no_room_in_the_queue(monkeypatch):
+    """It would wait inside the gate, where nobody else gets in to make room."""
+    made, begun, done = [], threading.Event(), []
+
+    def emitted_and_interrupted(record, activation, *rest):
+        emitted(record, activation, *rest)
+        if threading.current_thread() is threading.main_thread():
+            made.append(None)
+            if len(made) == 6:
+                signal.raise_signal(signal.SIGUSR1)
+
+    def emitting(step, data):
+        signal.signal(signal.SIGUSR1, lambda *_: step.emit("output", data="from the signal"))
+        for number in range(8):
+            step.emit("output", data=number)
+            if number == 0:
+                begun.wait(LONG)
+
+    def receiving(step, data):
+        begun.set()
+        done.append(data)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        options = {"max_pending": 2, "execution_strategy": "concurrent", "max_workers": 2}
+        flow = chain(Step(emitting), Step(receiving), **options)
+        monkeypatch.setattr("routilux.runtime.operations.emitted", emitted_and_interrupted)
+        assert flow.execute("r0", {"data": 1}).status == "completed"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert sorted(done, key=str) == [*range(8), "from the signal"]
+
+
 def test_d10_a_signal_handler_that_emits_inside_an_emit_leaves_the_job_locked(monkeypatch):
     shut, received = [], []
 

@@ -235,7 +235,7 @@ def test_h3_timings_are_exact_after_loading_also_of_dropped_records():
     loaded = again(state, flow)
     assert loaded.get_execution_history() == state.get_execution_history()
     assert loaded._record.history.count() == before.count()
-    assert loaded._record.history.dropped + 2 == before.dropped + len(before.entries)
+    assert loaded._record.history.dropped + 2 == before.dropped + len(before)
     for name, totals in before.count().items():
         for kind in ("durations", "waits"):
             assert getattr(loaded._record.history.count()[name], kind).buckets == getattr(totals, kind).buckets

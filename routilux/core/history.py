@@ -1,9 +1,9 @@
 """The activations that ended, and exact counts over all of them.
 
-Entries are plain tuples of the fields of `Entry`, with None for their data, which are in a list of their own: what has
-nothing but strings and numbers in it is no business of the garbage collector, which would look through a million
-objects, or tuples with a dict in each, again and again. Timings are added up when somebody asks, or when entries are
-dropped, so that a job which nobody measures pays nothing for being measurable.
+Entries are plain tuples of the fields of `Entry`, with None for their data, each followed by these. What has
+nothing but strings and numbers in it is no business of the garbage collector, which would look through objects, or
+tuples with a dict in each, again and again. Timings are added up when somebody asks, or when entries are dropped, so
+that a job which nobody measures pays nothing for being measurable.
 """
 
 from __future__ import annotations
@@ -108,37 +108,35 @@ def add_up(totals: dict[str, Totals], entries: list[tuple[Any, ...]]) -> None:
 class History:
     """Ended activations in the order in which they ended; with a limit, the latest of them."""
 
-    __slots__ = ("counted", "data", "dropped", "entries", "limit", "room", "totals")
+    __slots__ = ("counted", "dropped", "items", "limit", "room", "totals")
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
-        self.entries: list[tuple[Any, ...]] = []
-        self.data: list[dict[str, Any]] = []
+        self.items: list[Any] = []  # an entry, its data, the next entry, ...
         self.totals: dict[str, Totals] = {}
         self.counted = 0  # how many of the entries the totals include already
         self.dropped = 0  # how many entries there were before those that are kept
         # Entries are dropped many at a time, so that dropping one costs a constant.
-        self.room = None if limit is None else limit + max(limit, 100)
+        self.room = None if limit is None else 2 * (limit + max(limit, 100))  # items
 
     def append(self, entry: tuple[Any, ...]) -> None:
         """Add one ended activation: a plain tuple of the fields of `Entry`."""
-        self.entries.append((*entry[:3], None, *entry[4:]))
-        self.data.append(entry[3])
-        if self.room is not None and len(self.entries) >= self.room:
+        self.items.extend(((*entry[:3], None, *entry[4:]), entry[3]))
+        if self.room is not None and len(self.items) >= self.room:
             self.drop()
 
     def drop(self) -> None:
         """Forget entries beyond the limit, after counting them."""
         self.count()
-        surplus = len(self.entries) - (self.limit or 0)
-        del self.entries[:surplus], self.data[:surplus]
+        surplus = len(self) - (self.limit or 0)
+        del self.items[: 2 * surplus]
         self.counted -= surplus
         self.dropped += surplus
 
     def count(self) -> dict[str, Totals]:
         """Return the exact totals per routine id, up to now."""
-        add_up(self.totals, self.entries[self.counted :])
-        self.counted = len(self.entries)
+        add_up(self.totals, self.items[2 * self.counted :: 2])
+        self.counted = len(self)
         return self.totals
 
     def uncounted(self) -> tuple[dict[str, Totals], list[tuple[Any, ...]], int]:
@@ -146,7 +144,7 @@ class History:
 
         With these, somebody may `add_up` without keeping the history from growing, and give the result to `adopt`.
         """
-        return deepcopy(self.totals), self.entries[self.counted :], self.dropped + len(self.entries)
+        return deepcopy(self.totals), self.items[2 * self.counted :: 2], self.dropped + len(self)
 
     def adopt(self, totals: dict[str, Totals], ever: int) -> None:
         """Take over totals over the first ``ever`` entries, unless those here include as many by now."""
@@ -155,12 +153,15 @@ class History:
 
     def latest(self) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
         """Return the entries within the limit, in the order in which they ended, and their data."""
-        start = 0 if self.limit is None else max(len(self.entries) - self.limit, 0)
-        return self.entries[start:], self.data[start:]
+        start = 0 if self.limit is None else 2 * max(len(self) - self.limit, 0)
+        return self.items[start::2], self.items[start + 1 :: 2]
 
     def kept(self) -> list[tuple[Any, ...]]:
         """Return the entries within the limit, with their data."""
         return list(map(with_data, *self.latest()))
+
+    def __len__(self) -> int:
+        return len(self.items) // 2
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, History) and self.kept() == other.kept() and self.count() == other.count()

@@ -85,7 +85,7 @@ class Activation:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The data that the history shows for it: what it emitted last, or what it was called with."""
+        """The data that the history shows for it: what it emitted last, or what was delivered."""
         return self.row[2] if self.data is None else self.data
 
     @property

@@ -215,11 +215,10 @@ def remember(
         activation.attempt,
         activation.emitted,
     )
-    # What History.append does, without a call: it would be one more for every activation.
+    # What History.append and Activation.shown do, without calls: they would be two more for every activation.
     history = record.history
-    history.entries.append(entry)
-    history.data.append(payload if activation.data is None else activation.data)
-    if history.room is not None and len(history.entries) >= history.room:
+    history.items.extend((entry, payload if activation.data is None else activation.data))
+    if history.room is not None and len(history.items) >= history.room:
         history.drop()
     return entry
 

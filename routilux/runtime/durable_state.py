@@ -135,26 +135,21 @@ class DurableState(Committing):
         self.touched = True
 
     def _look(self, activation: Activation, key: str) -> tuple[Any, int]:
+        own = self.pending.own(None)
+        found = (own[key], self.record.revision) if key in own else self._looked(None, key)
         with self.job.lock:
             self.still(activation)
-            own = self.pending.own(None)
-            if key in own:
-                return own[key], self.record.revision
-            value, revision = self._looked(None, key)
-            self.reads[None, key] = revision
-            self.touched = True
-            return value, revision
+            if key not in own:
+                self.reads[None, key] = found[1]
+                self.touched = True
+        return found
 
     def glance(self, key: str) -> Any:
         """Return a value of the shared data as this turn sees it, `MISSING` if it is not there. No read is noted."""
         own = self.pending.own(None)
-        if key in own:
-            return own[key]
-        with self.job.lock:
-            return self._looked(None, key)[0]
+        return own[key] if key in own else self._looked(None, key)[0]
 
     def _looked(self, area: Area, key: str | None) -> tuple[Any, int]:
-        """Return what this turn has seen since its last point, or sees now. The caller holds the lock."""
         looked = self.pending.looked
         known = looked.get((area, key))
         if known is None and key is not None and (area, None) in looked:
@@ -163,13 +158,14 @@ class DurableState(Committing):
         if known is None:
             known = self._recalled(area, key)
         if known is None:
-            values: Mapping[str, Any] | None = self.record.shared
-            if area is not None:
-                values = self.record.routine_states.get(area)
-            if key is None:
-                known = (None if values is None else self._as_looked(area, values), self.record.revision)
-            else:
-                known = ((values or {}).get(key, MISSING), self.record.revision)
+            with self.job.lock:
+                values: Mapping[str, Any] | None = self.record.shared
+                if area is not None:
+                    values = self.record.routine_states.get(area)
+                if key is None:
+                    known = (None if values is None else self._as_looked(area, values), self.record.revision)
+                else:
+                    known = ((values or {}).get(key, MISSING), self.record.revision)
         looked[area, key] = known
         return known
 
@@ -210,8 +206,7 @@ class DurableState(Committing):
     def routine_state(self, routine_id: str) -> dict[str, Any] | None:
         """Return the values of a routine's state as this turn sees it; None when it has none."""
         own = self.pending.own(routine_id)
-        with self.job.lock:
-            state, revision = self._looked(routine_id, None)
+        state, revision = self._looked(routine_id, None)
         self.reads[routine_id, None] = revision
         self.touched = True
         return None if state is None and not own else over(state or {}, own)
@@ -220,8 +215,7 @@ class DurableState(Committing):
         """Return the values of the state as this turn sees them, and their revision."""
         own, schema = self.pending.own(None), self.schema
         if read:
-            with self.job.lock:
-                values, revision = self._looked(None, None)
+            values, revision = self._looked(None, None)
             self.reads[None, None] = revision
             self.touched = True
         else:

@@ -33,19 +33,20 @@ class Gate:
     spelled out; ``thread`` must have been asked for in the same call, or the same turn::
 
         inside, thread = gate.inside, get_ident()
-        entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
         try:
+            entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
             ...
         finally:
-            if entered:
+            if INSIDE in inside and inside[INSIDE] is thread:
                 inside.clear()
                 if gate.waiting:
                     gate.ring()
 
     ``inside`` has the identifier of the thread that is inside. ``dict.setdefault`` looks and stores in one step
-    (https://github.com/python/cpython/issues/57730), and takes half the time of a lock's ``acquire``. Who is inside is
-    known from the first moment, which `abandon` needs, and since ``get_ident`` makes a new number at each call, also by
-    which entry.
+    (https://github.com/python/cpython/issues/57730), and takes half the time of a lock's ``acquire``. So it is known
+    from the first moment who is inside, which `abandon` needs, and by which entry: ``get_ident`` makes a new number at
+    each call, unless it is below 257, as that of no thread is in practice. An
+    interrupt at any call between ``try`` and ``finally`` leaves the gate as it should be.
     """
 
     __slots__ = ("inside", "waiting")
@@ -60,12 +61,12 @@ class Gate:
             if self.inside.get(INSIDE) == thread:
                 return False
             bell = _Bell()
-            self.waiting.append(bell)
-            # The gate may have opened before the bell was there to be rung.
-            if self._entered(thread):
-                bell.wanted = False
-                return True
             try:
+                self.waiting.append(bell)
+                # The gate may have opened before the bell was there to be rung.
+                if self._entered(thread):
+                    bell.wanted = False
+                    return True
                 bell.lock.acquire()
             except BaseException:
                 bell.wanted = False
@@ -94,9 +95,15 @@ class Gate:
         self.ring()
 
     def __enter__(self) -> None:
-        thread = get_ident()
-        if self.inside.setdefault(INSIDE, thread) is not thread and not self.enter(thread):
-            self.inside[AGAIN] = self.inside.get(AGAIN, 0) + 1
+        thread, inside = get_ident(), self.inside
+        try:
+            if inside.setdefault(INSIDE, thread) is not thread and not self.enter(thread):
+                inside[AGAIN] = inside.get(AGAIN, 0) + 1
+        except BaseException:
+            if INSIDE in inside and inside[INSIDE] is thread:
+                inside.clear()
+                self.ring()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -85,9 +85,9 @@ class Informed(Crew):
         """Have listeners told of activations that nobody waits for any more, soon. The caller holds the lock."""
         if activations and self.hears(FAILED_ATTEMPT):
             for activation, entry in activations:
-                kept = Entry(*entry)
+                kept = Entry(*with_data(entry, activation.shown))
                 fact = Ended(activation.id, kept.status, kept.duration, self.now(), kept.error, True, None)
-                self.note(fact, activation, with_data(entry, activation.shown))
+                self.note(fact, activation, kept)
 
     def tell(self) -> None:
         """Tell listeners what was noted, if anything was: on an event loop, on a worker thread.

@@ -57,8 +57,8 @@ class Operations(EditOperations):
                     break
         gate = job.lock
         inside = gate.inside
-        entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
         try:
+            entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
             if record.running.get(activation.id) is not activation:
                 raise self.too_late(activation)
             if self.held is not None:
@@ -74,10 +74,12 @@ class Operations(EditOperations):
             if job.pressed or job.easing:
                 job.settle()
         finally:
-            if entered:
+            if INSIDE in inside and inside[INSIDE] is thread:
                 inside.clear()
                 if gate.waiting:
                     gate.ring()
+        if not entered:  # in a signal handler, which came inside: the emit that it interrupted does the rest
+            return
         if noting:
             job.tell()
         # Replacing the delivery that it came from is an activation's right: only what is more presses.

@@ -70,8 +70,9 @@ class Turn(Committing):
                     error = None  # it refers to this frame
                 else:
                     spent = at - activation.started - self.nested
-                    entered = inside.setdefault(INSIDE, thread) is thread or gate.enter(thread)
                     try:
+                        if inside.setdefault(INSIDE, thread) is not thread:
+                            gate.enter(thread)
                         if record.running.get(activation.id) is activation:
                             if self.held:
                                 self.release(activation, self.held)
@@ -80,7 +81,7 @@ class Turn(Committing):
                                 self.note_end(activation, "completed", spent, at, None, entry)
                         activation = self.following(left > 1)
                     finally:
-                        if entered:
+                        if INSIDE in inside and inside[INSIDE] is thread:
                             inside.clear()
                             if gate.waiting:
                                 gate.ring()

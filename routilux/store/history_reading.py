@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 from ..core.history import History, Totals
@@ -54,28 +54,28 @@ class HistoryReader(PartReader):
             errors[self.shapes.places(places, len(errors), "'error'")[0]] = self.error_at(error, self.errors)
         epoch = self.epoch
         history = History(self.limit)
-        history.entries = list(
-            zip(
-                routine_ids,
-                slots,
-                events,
-                repeat(None, len(data)),
-                [time - epoch for time in started],
-                self.not_negative(spent, "duration"),
-                self.not_negative(waited, "waited"),
-                statuses,
-                errors,
-                attempts,
-                emitted,
-                strict=True,
-            )
+        entries = zip(
+            routine_ids,
+            slots,
+            events,
+            repeat(None, len(data)),
+            [time - epoch for time in started],
+            self.not_negative(spent, "duration"),
+            self.not_negative(waited, "waited"),
+            statuses,
+            errors,
+            attempts,
+            emitted,
+            strict=True,
         )
-        history.data = list(self.values.mappings(data, "data in the history"))
+        history.items = list(
+            chain.from_iterable(zip(entries, self.values.mappings(data, "data in the history"), strict=True))
+        )
         history.dropped = self.shapes.least(self.shapes.take(form, "dropped", int), 0, "'dropped'")
         history.counted = self.shapes.take(form, "counted", int)
         self.shapes.places([history.counted], len(data) + 1, "'counted'")
         history.totals = self._all_totals(self.shapes.take(form, "totals", list))
-        if history.room is not None and len(history.entries) >= history.room:
+        if history.room is not None and len(history.items) >= history.room:
             history.drop()
         return history
 

@@ -77,7 +77,7 @@ def _point_of(point: Point) -> Point:
 
 def _history_of(history: History) -> History:
     taken = History(history.limit)
-    taken.entries, taken.data, taken.totals = history.entries[:], history.data[:], deepcopy(history.totals)
+    taken.items, taken.totals = history.items[:], deepcopy(history.totals)
     taken.counted, taken.dropped = history.counted, history.dropped
     return taken
 
@@ -304,8 +304,8 @@ class RecordWriter:
     def _history(self) -> dict[str, Any]:
         history = self.record.history
         entries, data = history.latest()
-        surplus = len(history.entries) - len(entries)
-        add_up(history.totals, history.entries[history.counted : surplus])
+        surplus = len(history) - len(entries)
+        add_up(history.totals, history.items[2 * history.counted : 2 * surplus : 2])
         # Tuples and iterators, one per entry, would set off the garbage collector.
         columns = [list(map(itemgetter(place), entries)) for place in range(len(Entry._fields))]
         routine_ids, slots, events, _, started, spent, waited, statuses, errors, attempts, emitted = columns
