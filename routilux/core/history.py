@@ -1,9 +1,9 @@
 """The activations that ended, and exact counts over all of them.
 
-Entries are plain tuples of the fields of `Entry`, with None for their data, each followed by these. What has
-nothing but strings and numbers in it is no business of the garbage collector, which would look through objects, or
-tuples with a dict in each, again and again. Timings are added up when somebody asks, or when entries are dropped, so
-that a job which nobody measures pays nothing for being measurable.
+Entries are plain tuples of the fields of `Entry`, with None for their data, each followed by these. What has nothing
+but strings and numbers in it is no business of the garbage collector, which would look through objects, or tuples with
+a dict in each, again and again. Timings are added up when somebody asks, or when entries are dropped, so that a job
+which nobody measures pays nothing for being measurable.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Entry(NamedTuple):
     emitted: int
 
 
-def with_data(entry: tuple[Any, ...], data: dict[str, Any]) -> tuple[Any, ...]:
-    """Return an entry with its data."""
+def with_data(entry: tuple[Any, ...], data: dict[str, Any] | None) -> tuple[Any, ...]:
+    """Return an entry with these data."""
     return (*entry[:3], data, *entry[4:])
 
 
@@ -121,7 +121,7 @@ class History:
 
     def append(self, entry: tuple[Any, ...]) -> None:
         """Add one ended activation: a plain tuple of the fields of `Entry`."""
-        self.items.extend(((*entry[:3], None, *entry[4:]), entry[3]))
+        self.items.extend((with_data(entry, None), entry[3]))
         if self.room is not None and len(self.items) >= self.room:
             self.drop()
 

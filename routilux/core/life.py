@@ -25,7 +25,7 @@ def failed(record: JobRecord, error: ErrorRecord, at: int) -> list[GivenUp]:
 def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None = None) -> list[GivenUp]:
     """Stop waiting for activations that run, all or those of one owner, in a job that is not open any more.
 
-    Returns them, each with the history's entry for it.
+    Returns them, each with the history's entry for it, without the data.
     """
     found = []
     for activation in list(record.running.values()):
@@ -35,7 +35,7 @@ def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None =
 
 
 def give_up(record: JobRecord, activation: Activation, error: ErrorRecord, at: int) -> tuple[Any, ...]:
-    """Stop waiting for an activation that runs, and return the history's entry for it."""
+    """Stop waiting for an activation that runs; return the history's entry for it, without the data."""
     spent = at - activation.started
     entry = remember(record, activation, "failed", spent, error)
     if not record.closed:

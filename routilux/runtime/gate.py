@@ -45,8 +45,8 @@ class Gate:
     ``inside`` has the identifier of the thread that is inside. ``dict.setdefault`` looks and stores in one step
     (https://github.com/python/cpython/issues/57730), and takes half the time of a lock's ``acquire``. So it is known
     from the first moment who is inside, which `abandon` needs, and by which entry: ``get_ident`` makes a new number at
-    each call, unless it is below 257, as that of no thread is in practice. An
-    interrupt at any call between ``try`` and ``finally`` leaves the gate as it should be.
+    each call, unless it is below 257, as that of no thread is in practice. An interrupt at any call between ``try`` and
+    ``finally`` leaves the gate as it should be.
     """
 
     __slots__ = ("inside", "waiting")
@@ -89,7 +89,7 @@ class Gate:
                 return
 
     def abandon(self) -> None:
-        """Leave, if this thread is inside because an interrupt came between entering and the ``try`` after it."""
+        """Leave, if this thread is inside because an interrupt came before it could."""
         if self.inside.get(INSIDE) == get_ident():
             self.inside.clear()
         self.ring()

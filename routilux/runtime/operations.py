@@ -43,7 +43,7 @@ class Operations(EditOperations):
         if activation is None or thread != self.thread:
             raise self.not_acting(f"emit({event_name!r})")
         slot = activation.slot
-        try:
+        try:  # what `_event` does, without a call
             event = slot.node.events[event_name]
         except (KeyError, TypeError):  # unknown, or not even hashable
             raise self._undeclared(slot, event_name, params) from None

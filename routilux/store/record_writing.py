@@ -247,8 +247,9 @@ class RecordWriter:
     def _turn(self, each: Activation, where: str) -> dict[str, Any]:
         """Return what is known of an attempt that has begun, as far as there is any."""
         form: dict[str, Any] = {}
-        if each.delivery.parts:
-            form["parts"] = part_rows(each.slot, each.delivery.parts, self.values, self.epoch)
+        parts = each.delivery.parts
+        if parts:
+            form["parts"] = part_rows(each.slot, parts, self.values, self.epoch)
         if each.emitted:
             form["emitted"] = each.emitted
         if each.event is not None and each.data is not None:
@@ -307,8 +308,9 @@ class RecordWriter:
         surplus = len(history) - len(entries)
         add_up(history.totals, history.items[2 * history.counted : 2 * surplus : 2])
         # Tuples and iterators, one per entry, would set off the garbage collector.
-        columns = [list(map(itemgetter(place), entries)) for place in range(len(Entry._fields))]
-        routine_ids, slots, events, _, started, spent, waited, statuses, errors, attempts, emitted = columns
+        fields = enumerate(Entry._fields)
+        columns = [list(map(itemgetter(place), entries)) for place, name in fields if name != "data"]
+        routine_ids, slots, events, started, spent, waited, statuses, errors, attempts, emitted = columns
         named = (routine_ids, slots, events, statuses)
         table = {name: place for place, name in enumerate(dict.fromkeys(chain.from_iterable(map(set, named))))}
         epoch = self.epoch
