@@ -14,7 +14,6 @@ from .figures import Figures
 from .work import SECONDS, Work
 
 PATIENCE = 600.0  # seconds after which a peer that does not answer is ended
-LEAST = 0.2  # seconds for which short work is repeated, for one figure
 
 
 class Worker:
@@ -112,7 +111,7 @@ def measure(
     for number in range(rounds):
         for size in work.sizes:
             for peer in [peer for peer, sizes in left.items() if size in sizes]:
-                answer = workers.ask(peer, work, size, 0.0 if quick else LEAST)
+                answer = workers.ask(peer, work, size, 0.0 if quick else work.least)
                 problem = figures.add(work, size, peer.name, answer)
                 if problem:
                     tell(problem)

@@ -25,13 +25,17 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def repeated(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Run until enough time has passed for a good figure; return the median seconds of a run, and the last result."""
+    """Run until enough time has passed for a good figure; return the mean seconds of a run, and the last result.
+
+    The mean, as machines that others use, too, are now fast and now slow for a second: one long run has its share of
+    both. The first of several runs, which others are warmed up by, does not count.
+    """
     times = []
     until = time.perf_counter() + least
     while not times or (time.perf_counter() < until and len(times) < MOST):
         seconds, result = timed(run)
         times.append(seconds)
-    return statistics.median(times), result
+    return statistics.fmean(times[1:] or times), result
 
 
 def spread(times: list[float]) -> dict[str, float]:

@@ -9,6 +9,8 @@ from typing import Any
 SECONDS, BYTES = "s", "B"
 EDITS = 200  # of a large state
 WIDTH = 100  # of a fan-out
+LEAST = 0.2  # seconds
+LONG = 2.0  # seconds, for what is compared with work that takes seconds; half of it where a disk is waited for
 STREAMED = 20_000  # items for the workers
 JOBS = 16  # durable ones at a time
 
@@ -45,6 +47,7 @@ class Work:
         options: what the function is given besides the size.
         unit: of the figures.
         fresh: whether each measurement has a process of its own.
+        least: seconds for which short work is repeated, for one figure.
         note: what happens, in a sentence for the documentation.
     """
 
@@ -59,6 +62,7 @@ class Work:
     options: Mapping[str, Any] = field(default_factory=dict)
     unit: str = SECONDS
     fresh: bool = False
+    least: float = LEAST
 
 
 WORK = (
@@ -79,6 +83,7 @@ WORK = (
         "item",
         "A source emits so many numbers, a transform adds 1 to each, a sink adds them up: two activations per item.",
         result=total,
+        least=LONG,
     ),
     Work(
         "stream, bounded history",
@@ -89,6 +94,7 @@ WORK = (
         "The same, keeping the last 1,000 records, with at most 1,000 deliveries queued.",
         result=total,
         options={"history": "bounded"},
+        least=LONG,
     ),
     Work(
         "stream by workers",
@@ -237,6 +243,7 @@ WORK = (
         "One job of so many activations, one after the other, each in a SQLite file in WAL mode before the next one "
         "begins; for dbos, so many steps of a workflow; for the bounds, so many commits of a row.",
         options={"synchronous": "FULL"},
+        least=LONG / 2,
     ),
     Work(
         "durable, synchronous=NORMAL",
@@ -246,6 +253,7 @@ WORK = (
         "activation",
         "The same with ``synchronous=NORMAL``, which does not wait for the disk.",
         options={"synchronous": "NORMAL"},
+        least=LONG / 2,
     ),
     Work(
         "durable steps",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from statistics import mean
@@ -314,8 +315,7 @@ def exact_quantile(values, share):
 @given(DURATIONS, SHARES)
 def test_h3_quantiles_are_within_5_percent(values, share):
     histogram = Histogram()
-    for value in values:
-        histogram.add(value)
+    histogram.add(values)
     exact = exact_quantile(values, share)
     assert abs(histogram.quantile(float(share)) - exact) <= exact * 0.05
 
@@ -323,8 +323,18 @@ def test_h3_quantiles_are_within_5_percent(values, share):
 @given(st.integers(0, DAY))
 def test_h3_every_duration_has_a_bucket_of_its_size(value):
     histogram = Histogram()
-    histogram.add(value)
+    histogram.add([value])
     assert abs(histogram.quantile(0.5) - value) <= value * 0.05
+
+
+@given(st.lists(st.integers(0, 2**53), min_size=1))
+def test_h3_the_numbers_of_buckets_are_those_that_saved_jobs_have(values):
+    histogram = Histogram()
+    histogram.add(values)
+    shifts = [max(value.bit_length() - 5, 0) for value in values]
+    expected = Counter(16 * shift + (value >> shift) for value, shift in zip(values, shifts, strict=True))
+    assert histogram.buckets == expected
+    assert histogram.count == len(values)
 
 
 def test_h3_nothing_counted_is_zero():
@@ -335,8 +345,7 @@ def test_h3_nothing_counted_is_zero():
 def test_h3_the_histogram_stays_small():
     histogram = Histogram()
     for power in range(1, 47):
-        for step in range(200):
-            histogram.add(2**power + step * 2**power // 200)
+        histogram.add([2**power + step * 2**power // 200 for step in range(200)])
     assert len(histogram.buckets) < 46 * 17
 
 

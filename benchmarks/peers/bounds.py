@@ -5,13 +5,14 @@ Each is the smallest program that does the essential part and nothing else: no e
 
 from __future__ import annotations
 
+import itertools
 import queue
 import sqlite3
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -226,17 +227,25 @@ def database(folder: str, synchronous: str) -> sqlite3.Connection:
     return connection
 
 
+def job_names() -> Iterator[str]:
+    """Return names of jobs in alphabetical order."""
+    return map("job {:06}".format, itertools.count())
+
+
 def durable(size: int, synchronous: str) -> tuple[float, int]:
     """Commit so many rows one by one."""
+    names = job_names()
     with tempfile.TemporaryDirectory() as folder:
         connection = database(folder, synchronous)
 
-        def run() -> None:
+        def run() -> str:
+            job = next(names)
             for number in range(size):
-                connection.execute("INSERT INTO facts VALUES ('job', ?, ?)", (number, FACT))
+                connection.execute("INSERT INTO facts VALUES (?, ?, ?)", (job, number, FACT))
+            return job
 
-        seconds, _ = timed(run)
-        (count,) = connection.execute("SELECT count(*) FROM facts").fetchone()
+        seconds, job = repeated(run)
+        (count,) = connection.execute("SELECT count(*) FROM facts WHERE job = ?", (job,)).fetchone()
         connection.close()
     return seconds, count
 
@@ -244,6 +253,7 @@ def durable(size: int, synchronous: str) -> tuple[float, int]:
 def durable_jobs(size: int, jobs: int, synchronous: str) -> tuple[float, int]:
     """Have so many threads wait for each row of theirs, and one thread commit all rows that are waited for."""
     inbox: queue.SimpleQueue[tuple[str, int, threading.Semaphore]] = queue.SimpleQueue()
+    names = job_names()
 
     def job(name: str) -> None:
         written = threading.Semaphore(0)
@@ -264,17 +274,21 @@ def durable_jobs(size: int, jobs: int, synchronous: str) -> tuple[float, int]:
                 written.release()
             left -= len(batch)
 
-    def run() -> None:
-        threads = [threading.Thread(target=job, args=(f"job {number}",)) for number in range(jobs)]
+    def run() -> list[str]:
+        started = [next(names) for _ in range(jobs)]
+        threads = [threading.Thread(target=job, args=(name,)) for name in started]
         threads.append(threading.Thread(target=write))
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        return started
 
     with tempfile.TemporaryDirectory() as folder:
         connection = database(folder, synchronous)
-        seconds, _ = timed(run)
-        (count,) = connection.execute("SELECT count(*) FROM facts").fetchone()
+        seconds, started = repeated(run)
+        (count,) = connection.execute(
+            "SELECT count(*) FROM facts WHERE job BETWEEN ? AND ?", (started[0], started[-1])
+        ).fetchone()
         connection.close()
     return seconds, count

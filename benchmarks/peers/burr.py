@@ -185,6 +185,6 @@ def durable(size: int, synchronous: str) -> tuple[float, int]:
             builder = ApplicationBuilder().with_graph(graph).with_entrypoint("edit").with_state(count=0, size=size)
             return builder.with_state_persister(persister).build().run(halt_before=["end"])[2]
 
-        seconds, state = timed(run)
+        seconds, state = repeated(run)
         persister.cleanup()
     return seconds, state["count"]

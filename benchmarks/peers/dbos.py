@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from dbos import DBOS
-from timing import importing, timed
+from timing import importing, repeated
 
 launched = False
 
@@ -53,7 +53,7 @@ def durable(size: int, synchronous: str) -> tuple[float, int] | None:
     if synchronous != "FULL":
         return None
     launch()
-    return timed(lambda: steps(size))
+    return repeated(lambda: steps(size))
 
 
 def durable_steps(size: int, synchronous: str) -> tuple[float, int] | None:
@@ -69,7 +69,7 @@ def durable_jobs(size: int, jobs: int, synchronous: str) -> tuple[float, int] | 
         handles = [DBOS.start_workflow(steps, size) for _ in range(jobs)]
         return sum(handle.get_result() for handle in handles)
 
-    return timed(run)
+    return repeated(run)
 
 
 def imports(size: int) -> tuple[float, int]:

@@ -335,7 +335,7 @@ def countdown(engine: Engine, flow_id: str = "countdown", **options: Any) -> Flo
 def durable(size: int, synchronous: str) -> tuple[float, int]:
     with engine(synchronous) as made:
         flow = countdown(made)
-        seconds, job_state = timed(lambda: flow.execute("countdown", {"number": size}))
+        seconds, job_state = repeated(lambda: flow.execute("countdown", {"number": size}))
         return seconds, job_state.performance("countdown").count
 
 
@@ -349,7 +349,7 @@ def durable_jobs(size: int, jobs: int, synchronous: str) -> tuple[float, int]:
                 job_state.wait()
             return job_states
 
-        seconds, job_states = timed(run)
+        seconds, job_states = repeated(run)
         return seconds, sum(job_state.performance("countdown").count for job_state in job_states)
 
 
@@ -367,4 +367,4 @@ def durable_steps(size: int, synchronous: str) -> tuple[float, int]:
 
     with engine(synchronous) as made:
         made.register(steps)
-        return timed(lambda: steps.run(size))
+        return repeated(lambda: steps.run(size))
