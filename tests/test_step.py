@@ -351,7 +351,7 @@ def test_options_out_of_range_are_refused_before_the_function_is_called(made, op
         await ctx.step.run("s", function, **options)
 
     name = next(iter(options))
-    with pytest.raises(DeclarationError, match=name):
+    with pytest.raises(DeclarationError, match=f"step .s.: {name}"):
         program.run()
     assert function.calls == 0
 

@@ -34,12 +34,16 @@ class Frozen(metaclass=_Made):
 
     def __init__(self, *values: Any, **named: Any) -> None:
         cls = type(self)
-        given = {**cls._defaults, **dict(zip(cls._fields, values, strict=False)), **named}
-        twice = named.keys() & set(cls._fields[: len(values)])
-        if twice or given.keys() != set(cls._fields) or len(values) > len(cls._fields):
-            raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
-        for name in cls._fields:
-            object.__setattr__(self, name, given[name])
+        fields = cls._fields
+        if named or len(values) != len(fields):
+            given = {**cls._defaults, **dict(zip(fields, values, strict=False)), **named}
+            twice = named.keys() & set(fields[: len(values)])
+            if twice or given.keys() != set(fields) or len(values) > len(fields):
+                raise TypeError(f"{cls.__name__} takes {', '.join(fields)}")
+            values = tuple([given[name] for name in fields])
+        put = object.__setattr__
+        for name, value in zip(fields, values, strict=True):
+            put(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a {type(self).__name__} does not change", name=name, obj=self)

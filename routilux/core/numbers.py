@@ -11,8 +11,8 @@ LONGEST_SECONDS = 100 * 365 * 86_400.0  # about a century; also within what a th
 
 def whole(value: object, name: str, least: int, most: int | None = None) -> int:
     """Return ``value`` when it is an int from ``least`` to ``most``; raise DeclarationError otherwise."""
-    bounds = f"from {least:,} to {most:,}" if most is not None else f"of at least {least:,}"
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        bounds = f"from {least:,} to {most:,}" if most is not None else f"of at least {least:,}"
         raise DeclarationError(f"{name} must be a whole number {bounds}, not {_shown(value)}")
     return value
 

@@ -6,6 +6,7 @@ it needs, whether it takes the rest, and a compiled pydantic validator for each 
 
 from __future__ import annotations
 
+import builtins
 import copy
 import functools
 import inspect
@@ -230,9 +231,13 @@ def returned_type(function: Callable[..., Any]) -> Any:
     noted = getattr(function, "__annotations__", {}).get("return")
     if not isinstance(noted, str):
         return noted
+    names = globals_of(function)
+    plain = names.get(noted, vars(builtins).get(noted))
+    if inspect.isclass(plain):  # most are, and compiling one takes longer than a commit
+        return plain
     try:
         holder = SimpleNamespace(__annotations__={"return": noted})
-        return typing.get_type_hints(holder, globals_of(function), include_extras=True)["return"]
+        return typing.get_type_hints(holder, names, include_extras=True)["return"]
     except Exception:  # an annotation is an expression, and may raise anything
         return None
 

@@ -87,10 +87,7 @@ class Stepping(Protocol):
 
 
 class StepOptions(Frozen):
-    """How often, and after which pauses, a step's function is called again.
-
-    Raises DeclarationError for a number out of range, or something that is no exception class.
-    """
+    """How often, and after which pauses, a step's function is called again."""
 
     max_retries: int = 2
     base_delay: float = 1.0
@@ -99,16 +96,20 @@ class StepOptions(Frozen):
     timeout: float | None = None
     jitter: float = 0.0
 
-    def policy(self, where: str) -> ErrorHandler:
-        """Return the policy; its delays are ``min(base_delay * 2**n, max_delay)`` seconds after failure n, from 0."""
+    def check(self, where: str) -> None:
+        """Raise DeclarationError for a number out of range, or something that is no exception class."""
         whole(self.max_retries, f"{where}: max_retries", 0, MOST_RETRIES)
         real(self.base_delay, f"{where}: base_delay", 0.0)
         real(self.max_delay, f"{where}: max_delay", 0.0)
         seconds(self.timeout, f"{where}: timeout")
+        real(self.jitter, f"{where}: jitter", 0.0, 1.0)
         kinds = self.retryable if isinstance(self.retryable, tuple) else (self.retryable,)
         for kind in kinds:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise DeclarationError(f"{where}: retryable takes exception classes, not {kind!r}")
+
+    def policy(self) -> ErrorHandler:
+        """Return the policy; its delays are ``min(base_delay * 2**n, max_delay)`` seconds after failure n, from 0."""
         return ErrorHandler(
             ErrorStrategy.RETRY,
             max_retries=self.max_retries,
@@ -127,7 +128,7 @@ def run(turn: Stepping, name: str, call: Call, options: StepOptions) -> Work:
     """Call a function once and for all; see `Steps.run`."""
     turn.name(name, f"step.run({name!r})")
     where, key = turn.place_of(name)
-    policy = options.policy(where)
+    options.check(where)
     if not callable(call.function):
         raise StepError(f"{where}: a step needs a function to call, not {call.function!r}")
     turn.job.learn(call.function)
@@ -145,7 +146,7 @@ def run(turn: Stepping, name: str, call: Call, options: StepOptions) -> Work:
             result = yield call
         except Exception as error:
             failures += 1
-            described = describe(error)
+            described, policy = describe(error), options.policy()
             if policy.decide(error, failures) is not ErrorStrategy.RETRY:
                 yield Do(lambda: turn.commit("step", name, described))  # noqa: B023 - called before the next round
                 raise _failure(where, name, failures, described) from error
