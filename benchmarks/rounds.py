@@ -104,7 +104,8 @@ def measure(
 ) -> Figures:
     """Have all peers do a piece of work at all of its sizes, in turn, in each of so many rounds.
 
-    Another package is spared a size that would take it more than ``limit`` seconds, going by the size before.
+    Another package is spared a size that would take it more than ``limit`` seconds, going by the size before. What did
+    take it so long, it is asked for once.
     """
     figures = Figures()
     left = {peer: list(work.sizes[:1] if quick else work.sizes) for peer in workers.pythons}
@@ -122,4 +123,6 @@ def measure(
                     if expected > limit:
                         left[peer].remove(larger)
                         figures.spare(work, larger, peer.name, expected)
+                if size in left[peer] and peer.requirements and once(work, answer) > limit:
+                    left[peer].remove(size)
     return figures

@@ -12,8 +12,6 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-MOST = 500  # how often short work is repeated for one figure
-
 least = 0.0  # seconds for which it is; set by what asks for the figure
 
 
@@ -27,15 +25,15 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 def repeated(run: Callable[[], Any]) -> tuple[float, Any]:
     """Run until enough time has passed for a good figure; return the mean seconds of a run, and the last result.
 
-    The mean, as machines that others use, too, are now fast and now slow for a second: one long run has its share of
-    both. The first of several runs, which others are warmed up by, does not count.
+    The mean, as a machine that others use, too, is now fast and now slow for a second: one long run has its share of
+    both.
     """
-    times = []
+    times: list[float] = []
     until = time.perf_counter() + least
-    while not times or (time.perf_counter() < until and len(times) < MOST):
+    while not times or time.perf_counter() < until:
         seconds, result = timed(run)
         times.append(seconds)
-    return statistics.fmean(times[1:] or times), result
+    return statistics.fmean(times), result
 
 
 def spread(times: list[float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ SECONDS, BYTES = "s", "B"
 EDITS = 200  # of a large state
 WIDTH = 100  # of a fan-out
 LEAST = 0.2  # seconds
-LONG = 2.0  # seconds, for what is compared with work that takes seconds; half of it where a disk is waited for
+LONG = 2.0  # seconds, for what is compared with work that takes seconds; half of it for durable work
 STREAMED = 20_000  # items for the workers
 JOBS = 16  # durable ones at a time
 
@@ -264,6 +264,7 @@ WORK = (
         "One workflow of so many steps, with ``synchronous=FULL``. routilux records that a step begins as well as its "
         "outcome.",
         options={"synchronous": "FULL"},
+        least=LONG / 2,
     ),
     Work(
         "durable jobs",
@@ -276,5 +277,6 @@ WORK = (
         count=lambda size: JOBS * size,
         result=lambda size: JOBS * size,
         options={"jobs": JOBS, "synchronous": "FULL"},
+        least=LONG / 2,
     ),
 )

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from benchmarks import timing
 from benchmarks.environments import BOUNDS, HERE, OWN, PEERS, Peer
 from benchmarks.figures import Figures, Key
 from benchmarks.report import amount, as_rst, as_text, behind_of, figures_table, outcomes_of, targets_table
@@ -189,6 +190,29 @@ def test_another_package_is_spared_what_would_take_it_too_long():
     slow = {"figures": {"median": 1.0}, "result": 10, "seconds": 9.0}  # a figure of its own says nothing about all
     turns, figures = asked(Told(("other", slow)), limit=50.0)
     assert figures.spared[Key("sum", 100, "other")] == 90.0
+
+
+def test_another_package_is_asked_once_for_what_took_it_too_long():
+    turns, figures = asked(Told(), limit=0.5)
+    assert [turn for turn in turns if turn[0] == "other"] == [("other", 10)]
+    assert figures.median(Key("sum", 10, "other")) == 0.1
+    assert [turn for turn in turns if turn[0] == OWN] == [(OWN, 10), (OWN, 100), (OWN, 1000)] * 2
+
+
+@pytest.mark.parametrize(
+    ("least", "runs", "mean"), [(0.0, 1, 1.0), (0.5, 1, 1.0), (2.5, 2, 1.5), (3.0, 2, 1.5), (9.9, 4, 2.5)]
+)
+def test_short_work_is_repeated_until_the_time_is_up_and_the_mean_of_all_runs_counts(monkeypatch, least, runs, mean):
+    now, done = [100.0], []
+
+    def run():  # takes a second longer each time
+        done.append(len(done) + 1)
+        now[0] += done[-1]
+        return done[-1]
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing, "least", least)
+    assert timing.repeated(run) == (mean, runs)
 
 
 def test_a_worker_answers_one_request_after_the_other_whatever_the_peer_prints(tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, chain
 
 from routilux import Clock, Engine, ErrorHandler, ErrorRecord, ExecutionError, Flow, Routine, open_store, signals
+from routilux.core import history as histories
 from routilux.core.history import Histogram, History, Totals
 from routilux.runtime import reports
 
@@ -315,7 +316,7 @@ def exact_quantile(values, share):
 @given(DURATIONS, SHARES)
 def test_h3_quantiles_are_within_5_percent(values, share):
     histogram = Histogram()
-    histogram.add(values)
+    histogram.add_all(values)
     exact = exact_quantile(values, share)
     assert abs(histogram.quantile(float(share)) - exact) <= exact * 0.05
 
@@ -323,18 +324,39 @@ def test_h3_quantiles_are_within_5_percent(values, share):
 @given(st.integers(0, DAY))
 def test_h3_every_duration_has_a_bucket_of_its_size(value):
     histogram = Histogram()
-    histogram.add([value])
+    histogram.add(value)
     assert abs(histogram.quantile(0.5) - value) <= value * 0.05
 
 
-@given(st.lists(st.integers(0, 2**53), min_size=1))
-def test_h3_the_numbers_of_buckets_are_those_that_saved_jobs_have(values):
-    histogram = Histogram()
-    histogram.add(values)
+def test_h3_totals_are_the_same_whether_entries_are_counted_one_by_one_or_in_portions(monkeypatch):
+    monkeypatch.setattr(histories, "PORTION", 50)
+    entries = []
+    for number in range(333):
+        routine_id, error = f"r{number % 3 if number % 5 else 9}", None if number % 7 else BOOM
+        times = (number, number * 7919, number * 104_729)
+        entries.append((routine_id, "s", "e", None, *times, "completed", error, 1, number % 4))
+    expected: dict[str, Totals] = {}
+    for entry in entries:
+        expected.setdefault(entry[0], Totals()).add(entry)
+    found: dict[str, Totals] = {}
+    histories.add_up(found, entries)
+    assert found == expected
+    assert list(found) == list(expected)
+    for name, totals in found.items():
+        assert totals.durations.buckets == expected[name].durations.buckets
+        assert totals.waits.buckets == expected[name].waits.buckets
+
+
+@given(st.lists(st.integers(0, 2**53)))
+def test_h3_durations_go_to_the_buckets_that_saved_jobs_name_however_many_there_are(values):
+    one_by_one, all_at_once = Histogram(), Histogram()
+    for value in values:
+        one_by_one.add(value)
+    all_at_once.add_all(values)
     shifts = [max(value.bit_length() - 5, 0) for value in values]
     expected = Counter(16 * shift + (value >> shift) for value, shift in zip(values, shifts, strict=True))
-    assert histogram.buckets == expected
-    assert histogram.count == len(values)
+    assert one_by_one.buckets == all_at_once.buckets == expected
+    assert one_by_one.count == all_at_once.count == len(values)
 
 
 def test_h3_nothing_counted_is_zero():
@@ -345,7 +367,7 @@ def test_h3_nothing_counted_is_zero():
 def test_h3_the_histogram_stays_small():
     histogram = Histogram()
     for power in range(1, 47):
-        histogram.add([2**power + step * 2**power // 200 for step in range(200)])
+        histogram.add_all([2**power + step * 2**power // 200 for step in range(200)])
     assert len(histogram.buckets) < 46 * 17
 
 

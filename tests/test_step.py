@@ -29,6 +29,7 @@ from routilux import (
     open_store,
     workflow,
 )
+from routilux.routine.binding import returned_type
 
 LONG = 20.0
 NOW = {"max_retries": 2, "base_delay": 0}
@@ -517,6 +518,27 @@ def test_classes_are_found_behind_partials_callables_methods_and_in_classes(made
         return True
 
     assert program.run()
+
+
+@pytest.mark.parametrize(
+    ("names", "annotation", "found"),
+    [
+        ({}, "int", int),
+        ({"int": str}, "int", str),
+        ({"Made": dict}, "Made", dict),
+        ({}, "list[int]", list[int]),
+        ({}, "None", type(None)),
+        ({}, "NotThere", None),
+        ({}, "1 / 0", None),
+    ],
+)
+def test_what_a_function_returns_is_told_by_the_names_around_it(names, annotation, found):
+    exec("def function(): ...", names)
+    function = names["function"]
+    function.__annotations__["return"] = annotation
+    assert returned_type(function) == found
+    function.__wrapped__ = function  # a chain without an end
+    assert returned_type(function) is None
 
 
 def test_a_learned_class_can_be_the_result_too(made):

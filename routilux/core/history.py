@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from struct import Struct
+from struct import pack, unpack
 from typing import Any, NamedTuple
 
 from .records import ErrorRecord
@@ -41,10 +41,20 @@ def with_data(entry: tuple[Any, ...], data: dict[str, Any] | None) -> tuple[Any,
     return (*entry[:3], data, *entry[4:])
 
 
-SUB_BUCKETS = 16  # per power of two: a bucket is at most 1/16 wide, so its middle is within 3.2 % of any value in it
-FLOAT = Struct(">d")
+# Per power of two: a bucket is at most 1/16 wide, so its middle is within 3.2 % of any value in it. Saved jobs name
+# buckets by their numbers, and the top 16 bits of a float tell these: they are its sign, 11 bits for its power of two,
+# and 4 for its place there. So 16 it has to be.
+SUB_BUCKETS = 16
 TOP = 3 if sys.byteorder == "little" else 0  # where, of the four 16-bit parts of a float, the topmost lies
-EXACT = int.from_bytes(FLOAT.pack(16.0)[:2], "big") - SUB_BUCKETS
+TOP_OF_BUCKET_0 = int.from_bytes(pack(">d", 16.0)[:2], "big") - SUB_BUCKETS  # if all were as from 16 on
+MANY = 16  # entries: from here on it is faster to count them all at once
+PORTION = 16_384  # entries that are counted while no other thread may run
+
+
+def bucket_of(value: int) -> int:
+    """Return the number of the bucket of a duration, which is itself below 32."""
+    shift = max(value.bit_length() - 5, 0)
+    return shift * SUB_BUCKETS + (value >> shift)
 
 
 class Histogram:
@@ -59,14 +69,19 @@ class Histogram:
         self.buckets: dict[int, int] = {}
         self.count = 0
 
-    def add(self, values: Sequence[int]) -> None:
-        """Count durations, in nanoseconds."""
-        # The top 16 bits of a float are its sign, its exponent and, in 4 bits, its place within its power of two: all
-        # that a bucket is about, and had without a step of Python for each duration.
-        for top, times in Counter(array("H", array("d", values).tobytes())[TOP::4]).items():
-            index = top - EXACT
-            if index < SUB_BUCKETS:  # below 16, each number is a bucket of its own
-                index = int(FLOAT.unpack(top.to_bytes(2, "big") + bytes(6))[0])
+    def add(self, value: int) -> None:
+        """Count one duration, in nanoseconds, which is not negative."""
+        index = bucket_of(value)
+        self.buckets[index] = self.buckets.get(index, 0) + 1
+        self.count += 1
+
+    def add_all(self, values: Sequence[int]) -> None:
+        """Count durations, without a step of Python for each."""
+        tops = array("H", array("d", values).tobytes())[TOP::4]
+        for top, times in Counter(tops).items():
+            index = top - TOP_OF_BUCKET_0
+            if index < SUB_BUCKETS:
+                index = int(unpack(">d", top.to_bytes(2, "big") + bytes(6))[0])
             self.buckets[index] = self.buckets.get(index, 0) + times
         self.count += len(values)
 
@@ -95,7 +110,19 @@ class Totals:
     durations: Histogram = field(default_factory=Histogram, compare=False)
     waits: Histogram = field(default_factory=Histogram, compare=False)
 
-    def add(self, entries: list[tuple[Any, ...]]) -> None:
+    def add(self, entry: tuple[Any, ...]) -> None:
+        """Count one entry."""
+        _, _, _, _, _, duration, waited, _, error, _, emitted = entry
+        self.least = min(self.least, duration) if self.count else duration
+        self.most = max(self.most, duration)
+        self.count += 1
+        self.errors += error is not None
+        self.emitted += emitted
+        self.total += duration
+        self.durations.add(duration)
+        self.waits.add(waited)
+
+    def add_all(self, entries: list[tuple[Any, ...]]) -> None:
         """Count entries, one at least."""
         durations = [entry[5] for entry in entries]
         least = min(durations)
@@ -105,17 +132,25 @@ class Totals:
         self.errors += len(entries) - [entry[8] for entry in entries].count(None)
         self.emitted += sum([entry[10] for entry in entries])
         self.total += sum(durations)
-        self.durations.add(durations)
-        self.waits.add([entry[6] for entry in entries])
+        self.durations.add_all(durations)
+        self.waits.add_all([entry[6] for entry in entries])
 
 
 def add_up(totals: dict[str, Totals], entries: list[tuple[Any, ...]]) -> None:
     """Count entries into the totals per routine id."""
-    by_routine: dict[str, list[tuple[Any, ...]]] = {}
-    for entry in entries:
-        by_routine.setdefault(entry[0], []).append(entry)
-    for routine_id, mine in by_routine.items():
-        totals.setdefault(routine_id, Totals()).add(mine)
+    for start in range(0, len(entries), PORTION):
+        by_routine: dict[str, list[tuple[Any, ...]]] = {}
+        for entry in entries[start : start + PORTION]:
+            by_routine.setdefault(entry[0], []).append(entry)
+        for routine_id, mine in by_routine.items():
+            total = totals.get(routine_id)
+            if total is None:
+                total = totals[routine_id] = Totals()
+            if len(mine) >= MANY:
+                total.add_all(mine)
+            else:
+                for entry in mine:
+                    total.add(entry)
 
 
 class History:

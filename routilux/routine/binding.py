@@ -231,11 +231,11 @@ def returned_type(function: Callable[..., Any]) -> Any:
     noted = getattr(function, "__annotations__", {}).get("return")
     if not isinstance(noted, str):
         return noted
-    names = globals_of(function)
-    plain = names.get(noted, vars(builtins).get(noted))
-    if inspect.isclass(plain):  # most are, and compiling one takes longer than a commit
-        return plain
     try:
+        names = globals_of(function)
+        named = names.get(noted, vars(builtins).get(noted))
+        if inspect.isclass(named):  # as most are; to compile an annotation takes longer than a commit
+            return named
         holder = SimpleNamespace(__annotations__={"return": noted})
         return typing.get_type_hints(holder, names, include_extras=True)["return"]
     except Exception:  # an annotation is an expression, and may raise anything
