@@ -131,14 +131,14 @@ TARGETS = (
         of("durable jobs", BOUNDS),
         of("durable jobs"),
         least=0.5,
-        sizes=(100, 30, 10),
+        sizes=(K, 100, 10),
     ),
     *(
         Target(f"{row}, times as fast as dbos", of(row, DBOS), of(row), least=5, sizes=sizes)
         for row, sizes in (
             ("durable, synchronous=FULL", (K, 100, 10)),
             ("durable steps", (K, 100, 10)),
-            ("durable jobs", (100, 30, 10)),
+            ("durable jobs", (K, 100, 10)),
         )
     ),
 )
