@@ -9,8 +9,8 @@ from typing import Any
 SECONDS, BYTES = "s", "B"
 EDITS = 200  # of a large state
 WIDTH = 100  # of a fan-out
-LEAST = 0.2  # seconds
-LONG = 2.0  # seconds, for what is compared with work that takes seconds; half of it for durable work
+LEAST, DURABLE = 0.2, 1.0  # seconds for which short work is repeated: most of it, and what is durable
+LONG, LONGER = 2.0, 8.0  # and what is compared with work that takes seconds
 STREAMED = 20_000  # items for the workers
 JOBS = 16  # durable ones at a time
 
@@ -94,7 +94,7 @@ WORK = (
         "The same, keeping the last 1,000 records, with at most 1,000 deliveries queued.",
         result=total,
         options={"history": "bounded"},
-        least=4 * LONG,  # the cost is to be the same for every size, so that the smallest has to be known best
+        least=LONGER,  # the cost is to be the same for every size, so that the smallest has to be known best
     ),
     Work(
         "stream by workers",
@@ -244,7 +244,7 @@ WORK = (
         "One job of so many activations, one after the other, each in a SQLite file in WAL mode before the next one "
         "begins; for dbos, so many steps of a workflow; for the bounds, so many commits of a row.",
         options={"synchronous": "FULL"},
-        least=LONG / 2,
+        least=DURABLE,
     ),
     Work(
         "durable, synchronous=NORMAL",
@@ -254,7 +254,7 @@ WORK = (
         "activation",
         "The same with ``synchronous=NORMAL``, which does not wait for the disk.",
         options={"synchronous": "NORMAL"},
-        least=LONG / 2,
+        least=DURABLE,
     ),
     Work(
         "durable steps",
@@ -265,7 +265,7 @@ WORK = (
         "One workflow of so many steps, with ``synchronous=FULL``. routilux records that a step begins as well as its "
         "outcome.",
         options={"synchronous": "FULL"},
-        least=LONG / 2,
+        least=DURABLE,
     ),
     Work(
         "durable jobs",
@@ -278,6 +278,6 @@ WORK = (
         count=lambda size: JOBS * size,
         result=lambda size: JOBS * size,
         options={"jobs": JOBS, "synchronous": "FULL"},
-        least=LONG / 2,
+        least=DURABLE,
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import starmap
 from typing import Any, overload
 
 from ..core.history import Totals, add_up, with_data
@@ -33,10 +34,10 @@ class Reporting:
             self._check_routine(routine_id)
         with self._job.lock:
             entries, data = self._record.history.latest()
-        whole: Iterable[tuple[Any, ...]] = map(with_data, entries, data)
+        pairs: Iterable[tuple[Any, Any]] = zip(entries, data, strict=True)
         if routine_id is not None:
-            whole = (entry for entry in whole if entry[0] == routine_id)
-        return reports.execution_records(whole, self._record.epoch)
+            pairs = (pair for pair in pairs if pair[0][0] == routine_id)
+        return reports.execution_records(starmap(with_data, pairs), self._record.epoch)
 
     @overload
     def performance(self) -> dict[str, Performance]: ...
