@@ -22,7 +22,7 @@ import pytest
 
 import routilux.store
 from routilux.errors import DeclarationError, StaleWriterError, StoreError
-from routilux.store import sqlite_opening, sqlite_work
+from routilux.store import shared_writer, sqlite_opening, sqlite_work
 from routilux.store.base import JobHead
 from routilux.store.sqlite import SQLiteStore
 from routilux.testing.parts import at_once, begin, head_of, succeeded
@@ -53,13 +53,13 @@ class Held:
 
     def __init__(self, store):
         self.entered, self.go_on = threading.Event(), threading.Event()
-        self.begun = 0
+        self.transactions = 0
         self.connection = connection_of(store)
         self.connection.set_trace_callback(self.traced)
 
     def traced(self, statement):
-        if statement.startswith("BEGIN") or "OR IGNORE" in statement:
-            self.begun += statement.startswith("BEGIN")
+        if not self.connection.in_transaction and statement.startswith(("BEGIN", "INSERT")):
+            self.transactions += 1
             self.entered.set()
             self.go_on.wait(LONG)
 
@@ -102,7 +102,7 @@ def join(threads):
 
 
 def shared(store, *calls):
-    """Make calls while a commit is held up, so that they share the next; return their results, and the transactions."""
+    """Make calls while a commit is held up, so that they share the next; return their results, and its transactions."""
     begin(store, "first")
     held, line = Held(store), Line(len(calls))
     store._writer._line = line
@@ -112,7 +112,7 @@ def shared(store, *calls):
     assert line.complete.wait(LONG)
     held.go_on.set()
     join(first + threads)
-    return [results[place] for place in range(len(calls))], held.begun
+    return [results[place] for place in range(len(calls))], held.transactions - 1
 
 
 def test_appends_that_come_during_a_commit_share_the_next(store):
@@ -149,6 +149,32 @@ def test_j7_who_is_refused_does_not_harm_those_who_share_the_commit(store):
     assert [head.owner for head in store.heads()] == [None, "me", None, None, None]
 
 
+def test_j7_an_append_that_is_refused_does_not_harm_those_that_share_its_statement(store):
+    for job_id in "abc":
+        begin(store, job_id)
+    results, transactions = shared(
+        store,
+        partial(store.append, "a", 1, [b"2"], 0),
+        partial(store.append, "b", 1, [b"late"], 7),
+        partial(store.append, "c", 1, [b"2"], 0),
+    )
+    assert [type(result) for result in results] == [type(None), StaleWriterError, type(None)]
+    assert "'b'" in str(results[1])
+    assert transactions == 2  # the statement, and the transaction that finds out which one is late
+    assert [store.read(job_id)[2] for job_id in "abc"] == [[b"begun", b"2"], [b"begun"], [b"begun", b"2"]]
+
+
+def test_more_appends_than_a_statement_may_add_share_a_transaction(store, monkeypatch):
+    monkeypatch.setattr(shared_writer, "MOST_ROWS", 3)
+    for number in range(4):
+        begin(store, f"job{number}")
+    calls = [partial(store.append, f"job{number}", 1, [b"2"], 0) for number in range(4)]
+    results, transactions = shared(store, *calls)
+    assert results == [None] * 4
+    assert transactions == 1
+    assert all(store.read(f"job{number}")[2] == [b"begun", b"2"] for number in range(4))
+
+
 def test_who_fails_does_not_harm_those_who_share_the_commit(store):
     for job_id in "ab":
         begin(store, job_id)
@@ -180,7 +206,7 @@ def test_a_locked_database_is_waited_for_once_by_all_who_share_the_commit(path, 
     join(first + threads)
     assert {type(results[place]) for place in range(4)} == {StoreError}
     assert len({id(result) for result in results.values()}) == 4
-    assert held.begun == 2
+    assert held.transactions == 2
     other.close()
     store.append("job0", 1, [b"2"], 0)
 
@@ -219,6 +245,36 @@ def test_the_line_of_a_leader_who_leaves_on_ctrl_c_is_committed(store):
     assert results[1:] == [None, None]
     assert store.read("a")[2] == [b"begun", b"2"]
     assert left == [True]
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_appends_whose_leader_leaves_on_ctrl_c_are_made_once(store, added):
+    """Ctrl-C comes before or after the statement with which the leader adds the rows of all."""
+    for job_id in "ab":
+        begin(store, job_id)
+    writer, left = store._writer, []
+    execute = writer._execute
+
+    def interrupted(statement, values=()):
+        if statement != sqlite_work.add_entries(2):
+            return execute(statement, values)
+        if added:
+            execute(statement, values)
+        writer._execute = execute
+        raise KeyboardInterrupt
+
+    def append(job_id):
+        try:
+            store.append(job_id, 1, [b"2"], 0)
+        except KeyboardInterrupt:
+            left.append(job_id)
+
+    writer._execute = interrupted
+    results, _ = shared(store, partial(append, "a"), partial(append, "b"))
+    assert results == [None, None]
+    assert len(left) == 1
+    without = [job_id for job_id in "ab" if len(store.read(job_id)[2]) == 1]
+    assert without == ([] if added else left)
 
 
 def test_who_waits_while_the_store_is_closed_is_told_so(path):

@@ -4,10 +4,12 @@ Rules of this file:
 
 - Whoever has the turn uses the connection, and nobody blocks to get it. The turn is an entry in a dict: taking it so
   costs less than a lock, and a commit is so short that one notices.
-- A statement whose caller finds the turn free and nobody in line is committed by itself, in its caller's thread.
+- A row whose caller finds the turn free and nobody in line is committed by itself, in its caller's thread.
 - All else waits in line: a caller puts its request there, and looks whether the turn is free. Whoever takes it commits
   the whole line in one transaction: a line of one is the caller alone. Who finds it taken sleeps until its bell rings:
   because its request is done, or because the turn is free again and it is the first in line.
+- A line of nothing but rows is one statement, which is a transaction by itself. Each call of SQLite lets the other
+  threads run, and comes back when they let it: with a call per row, the disk waits for their handlers.
 - Whoever ends its turn looks at the line afterwards, and whoever lines up looks at the turn afterwards, so that one of
   both sees the other.
 - Ctrl-C may come between any two lines. Therefore the turn is taken under the name of who takes it, so that it can be
@@ -20,26 +22,29 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from threading import Lock
 from typing import Any, TypeVar
 
 from ..errors import StoreError
 from .rules import closed
-from .sqlite_errors import explained
+from .sqlite_errors import explained, is_locked
 
 T = TypeVar("T")
 TURN = "turn"
+MOST_ROWS = 100  # in one statement: SQLite limits how many values it may have
 Work = Callable[[sqlite3.Cursor], T]
 
 
 class _Request:
     """What somebody wants to have written, and what has become of it."""
 
-    __slots__ = ("bell", "doing", "done", "error", "left", "result", "work")
+    __slots__ = ("bell", "doing", "done", "error", "left", "result", "row", "work")
 
-    def __init__(self, doing: str, work: Work[Any]) -> None:
+    def __init__(self, doing: str, work: Work[Any], row: Sequence[object] | None) -> None:
         self.doing = doing
         self.work = work
+        self.row = row
         self.bell = Lock()
         self.bell.acquire()
         self.done = False
@@ -60,23 +65,27 @@ class SharedWriter:
     Args:
         connection: to write with; it belongs to the writer from now on.
         store: what the store is called in errors.
+        adding: returns the statement that adds so many rows, given the values of all of them one after another. It
+            must violate a constraint, and so add none, when one of them does not fit.
     """
 
-    def __init__(self, connection: sqlite3.Connection, store: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, store: str, adding: Callable[[int], str]) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
         self._store = store
+        self._adding = adding
+        self._add_one = adding(1)
         self._turn: dict[str, object] = {}
         self._take_turn = self._turn.setdefault
         self._line: deque[_Request] = deque()
         self._closed = False
 
-    def write_alone(self, doing: str, statement: str, values: Sequence[object]) -> bool:
-        """Execute one statement by itself, unless somebody else is writing; return whether it has added a row.
+    def add_alone(self, doing: str, row: tuple[object, ...]) -> bool:
+        """Add one row by itself, unless somebody else is writing or it does not fit; return whether it was added.
 
         It spares what a transaction costs beyond it, which is a quarter of a commit that need not wait for the disk;
-        at that speed, the lines of this method count as well. ``doing`` is formatted with the values. They must be a
+        at that speed, the lines of this method count as well. ``doing`` is formatted with the row. That must be a
         new tuple, since the turn is taken under its identity.
 
         Raises StoreError when the writer is closed or the statement failed.
@@ -85,31 +94,36 @@ class SharedWriter:
             return False
         turn = self._turn
         try:
-            if self._take_turn(TURN, values) is not values:
+            if self._take_turn(TURN, row) is not row:
                 return False
-            return self._execute(statement, values).rowcount == 1
+            self._execute(self._add_one, row)
+            return True
+        except sqlite3.IntegrityError:
+            return False
         except sqlite3.Error as error:
-            raise self._failed(doing.format(*values), error) from error
+            raise self._failed(doing.format(*row), error) from error
         finally:
             try:
-                if turn[TURN] is values:
+                if turn[TURN] is row:
                     del turn[TURN]
             except KeyError:
                 pass  # it was another's, and is over
             if self._line:
                 self._wake_line()
 
-    def write(self, doing: str, work: Work[T]) -> T:
+    def write(self, doing: str, work: Work[T], row: tuple[object, ...] | None = None) -> T:
         """Do some work in a transaction that others may share, and return its result once that has been committed.
 
         Args:
             doing: what it is about, as in "cannot <doing>".
             work: called with a cursor; it must raise StoreError, if at all, before it has written anything, and it
                 may be called a second time after what it wrote at first was rolled back.
+            row: when the work does no more than to add this row, and has no result: it may be added with those of
+                others, without the work.
 
         Raises what the work raises, and StoreError when the writer is closed or the transaction failed.
         """
-        request = _Request(doing, work)
+        request = _Request(doing, work, row)
         self._wait_for(request)
         if request.error is not None:
             raise request.error
@@ -118,7 +132,7 @@ class SharedWriter:
     def close(self) -> None:
         """Close the connection, after what is being committed; whoever waits gets a StoreError."""
         self._closed = True
-        self._wait_for(_Request("close", lambda cursor: None))
+        self._wait_for(_Request("close", lambda cursor: None, None))
 
     def _wait_for(self, request: _Request) -> None:
         self._line.append(request)
@@ -178,7 +192,7 @@ class SharedWriter:
         batch = [request for request in waiting if not request.left]
         if self._closed:
             self._refuse(batch)
-        elif not self._commit_together(batch):
+        elif not self._add_together(batch) and not self._commit_together(batch):
             for request in batch:
                 self._commit_alone(request)
 
@@ -186,6 +200,28 @@ class SharedWriter:
         self._connection.close()
         for request in batch:
             request.error, request.done = closed(self._store), True
+
+    def _add_together(self, batch: list[_Request]) -> bool:
+        """Add the rows of a batch with one statement; return False when it is no such batch, or one does not fit."""
+        rows = [request.row for request in batch if request.row is not None]
+        if not 1 < len(rows) == len(batch) <= MOST_ROWS:
+            return False
+        before = self._connection.total_changes
+        try:
+            self._execute(self._adding(len(rows)), tuple(chain.from_iterable(rows)))
+            _mark_added(batch)
+        except sqlite3.OperationalError as error:
+            if not is_locked(error):
+                return False
+            self._fail_all(batch, error)
+        except BaseException as error:
+            added = self._connection.total_changes > before
+            if added:
+                _mark_added(batch)
+            if added or not isinstance(error, Exception):
+                raise  # it comes from a signal
+            return False
+        return True
 
     def _commit_together(self, batch: list[_Request]) -> bool:
         """Commit a batch in one transaction; return False when it failed, and each is to be tried by itself.
@@ -222,11 +258,14 @@ class SharedWriter:
         try:
             self._execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            for request in batch:
-                request.error = self._failed(request.doing, error)
-            _mark_done(batch)
+            self._fail_all(batch, error)
             return False
         return True
+
+    def _fail_all(self, batch: list[_Request], error: sqlite3.Error) -> None:
+        for request in batch:
+            request.error = self._failed(request.doing, error)
+        _mark_done(batch)
 
     def _commit_alone(self, request: _Request) -> None:
         request.error = None
@@ -257,6 +296,12 @@ class SharedWriter:
 
     def _failed(self, doing: str, error: sqlite3.Error) -> StoreError:
         return closed(self._store) if self._closed else explained(self._store, doing, error)
+
+
+def _mark_added(batch: list[_Request]) -> None:
+    for request in batch:
+        request.error = None  # it may have one since a transaction that somebody has left
+        request.done = True
 
 
 def _mark_done(batch: list[_Request]) -> None:

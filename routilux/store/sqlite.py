@@ -63,8 +63,10 @@ class SQLiteStore:
         self._process = os.getpid()
         self._forks = forks.count
         self._closed = False
-        self._writer = SharedWriter(connected(self._path, self._name, synchronous, busy_timeout), self._name)
-        self._write_alone = self._writer.write_alone
+        self._writer = SharedWriter(
+            connected(self._path, self._name, synchronous, busy_timeout), self._name, work.add_entries
+        )
+        self._add_alone = self._writer.add_alone
         self._reading = Lock()
         try:
             self._reader = connected(self._path, self._name, synchronous, busy_timeout)
@@ -78,12 +80,13 @@ class SQLiteStore:
         """Append entries to a job's journal; see FactStore."""
         if forks.count != self._forks:
             self._check_process()
+        row = None
         if head is None and len(entries) == 1:
-            values = (job_id, after, job_id, epoch, after, entries[0])
-            if self._write_alone("append to job {0!r}", work.ADD_ENTRY_IF_CURRENT, values):
+            row = work.entry_if_current(job_id, after, entries[0], epoch)
+            if self._add_alone("append to job {0!r}", row):
                 return
         task = partial(work.append, self._name, job_id, after, entries, epoch, head)
-        self._writer.write(f"append to job {job_id!r}", task)
+        self._writer.write(f"append to job {job_id!r}", task, row)
 
     def read(self, job_id: str) -> tuple[int, bytes | None, list[bytes]]:
         """Return a job's snapshot with its number, and all entries after; see FactStore."""

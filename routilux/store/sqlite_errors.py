@@ -28,9 +28,10 @@ BUSY_OR_WORSE = (
 )
 
 # SQLite's primary result codes: https://www.sqlite.org/rescode.html
+BUSY = 5
 MEANINGS = {
     3: READ_ONLY,
-    5: LOCKED,
+    BUSY: LOCKED,
     6: LOCKED,
     7: NO_MEMORY,
     8: READ_ONLY,
@@ -54,6 +55,12 @@ def explained(store: str, doing: str, error: sqlite3.Error) -> StoreError:
     """
     meaning, advice = _meaning(error)
     return StoreError(f"{store}: cannot {doing}: {meaning} ({error}); {advice}")
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    """Return whether an error says that another process writes to the database."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return str(error) == "database is locked" if code is None else code & 0xFF == BUSY
 
 
 def _meaning(error: sqlite3.Error) -> tuple[str, str]:

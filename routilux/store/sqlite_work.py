@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from .base import Claimed, JobHead, Message
@@ -17,14 +18,22 @@ HEAD = "id, flow_id, status, created, updated, owner, epoch, deaths"
 LAST = "coalesce((SELECT max(number) FROM entries WHERE job = id), base)"
 FIND = f"SELECT epoch, {LAST} FROM jobs WHERE id = ?"
 FIND_TO_CLAIM = f"SELECT {LAST}, claimed_at, {HEAD} FROM jobs WHERE id = ?"
-# The number is NULL, and no row is added, unless these are the epoch and the last entry of the job.
-ADD_ENTRY_IF_CURRENT = f"""
-    INSERT OR IGNORE INTO entries
-    VALUES (?, (SELECT ? + 1 FROM jobs WHERE id = ? AND epoch = ? AND {LAST} = ?), ?)
-"""
+# The number is NULL, which the table refuses, unless these are the epoch and the last entry of the job.
+ENTRY_IF_CURRENT = f"(?, (SELECT ? + 1 FROM jobs WHERE id = ? AND epoch = ? AND {LAST} = ?), ?)"
 ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?)"
 ADD_JOB = f"INSERT INTO jobs ({HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 CHANGE_HEAD = "UPDATE jobs SET flow_id = ?, status = ?, created = ?, updated = ? WHERE id = ?"
+
+
+def entry_if_current(job_id: str, after: int, entry: bytes, epoch: int) -> tuple[object, ...]:
+    """Return the values of an entry for `add_entries`."""
+    return job_id, after, job_id, epoch, after, entry
+
+
+@cache
+def add_entries(count: int) -> str:
+    """Return the statement that adds so many entries, or none when one does not follow the last one of its job."""
+    return f"INSERT INTO entries VALUES {', '.join([ENTRY_IF_CURRENT] * count)}"
 
 
 def append(
@@ -38,9 +47,11 @@ def append(
 ) -> None:
     """See FactStore.append."""
     if head is None and len(entries) == 1:
-        values = (job_id, after, job_id, epoch, after, entries[0])
-        if cursor.execute(ADD_ENTRY_IF_CURRENT, values).rowcount == 1:
+        try:
+            cursor.execute(add_entries(1), entry_if_current(job_id, after, entries[0], epoch))
             return
+        except sqlite3.IntegrityError:
+            pass  # why is found out below
     found = cursor.execute(FIND, (job_id,)).fetchone()
     if found is None and after == 0:
         cursor.execute(ADD_JOB, check_beginning(store, job_id, entries, epoch, head))
