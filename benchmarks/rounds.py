@@ -93,10 +93,12 @@ class Workers:
             worker.close()
 
 
-def once(work: Work, answer: dict[str, Any]) -> float:
+def once(work: Work, size: int, answer: dict[str, Any]) -> float:
     """Return how many seconds the work takes when it is done once; short work was repeated."""
+    if work.unit != SECONDS:
+        return answer["seconds"]
     figures: dict[str, float] = answer["figures"]
-    return figures[""] if "" in figures and work.unit == SECONDS else answer["seconds"]
+    return figures[""] if "" in figures else figures["median"] * work.count(size)
 
 
 def measure(
@@ -119,10 +121,10 @@ def measure(
                 if answer is None or problem:
                     left[peer] = []
                 for larger in [each for each in left[peer] if each > size and peer.requirements and number == 0]:
-                    expected = once(work, answer) * work.count(larger) / work.count(size)
+                    expected = once(work, size, answer) * work.count(larger) / work.count(size)
                     if expected > limit:
                         left[peer].remove(larger)
                         figures.spare(work, larger, peer.name, expected)
-                if size in left[peer] and peer.requirements and once(work, answer) > limit:
+                if size in left[peer] and peer.requirements and once(work, size, answer) > limit:
                     left[peer].remove(size)
     return figures

@@ -36,10 +36,23 @@ def repeated(run: Callable[[], Any]) -> tuple[float, Any]:
     return statistics.fmean(times), result
 
 
-def spread(times: list[float]) -> dict[str, float]:
-    """Return the median and the 99th percentile."""
-    ordered = sorted(times)
-    return {"median": statistics.median(ordered), "99th percentile": ordered[(len(ordered) * 99 - 1) // 100]}
+def spread(measure: Callable[[], tuple[float, int]], runs: int) -> tuple[dict[str, float], int]:
+    """Return the median and the 99th percentile of the seconds of many runs, and what the last so many came to.
+
+    Args:
+        measure: runs once, and returns the seconds that it took and what it came to.
+        runs: how many runs there are, and again and again until enough time has passed for good figures.
+    """
+    times: list[float] = []
+    until = time.perf_counter() + least
+    while not times or time.perf_counter() < until:
+        total = 0
+        for _ in range(runs):
+            seconds, number = measure()
+            times.append(seconds)
+            total += number
+    times.sort()
+    return {"median": statistics.median(times), "99th percentile": times[(len(times) * 99 - 1) // 100]}, total
 
 
 def held(run: Callable[[], Any], payloads: int) -> tuple[float, Any]:

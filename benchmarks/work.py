@@ -9,7 +9,7 @@ from typing import Any
 SECONDS, BYTES = "s", "B"
 EDITS = 200  # of a large state
 WIDTH = 100  # of a fan-out
-LEAST, DURABLE = 0.2, 1.0  # seconds for which short work is repeated: most of it, and what is durable
+LEAST, WAITING = 0.2, 1.0  # seconds for which short work is repeated: most of it, and what has rare or long delays
 LONG, LONGER = 2.0, 8.0  # and what is compared with work that takes seconds
 STREAMED = 20_000  # items for the workers
 JOBS = 16  # durable ones at a time
@@ -167,6 +167,7 @@ WORK = (
         "So many handlers sleep 50 ms each, 32 at a time.",
         count=one,
         options={"seconds": 0.05, "workers": 32},
+        least=WAITING,
     ),
     Work(
         "two routines",
@@ -175,6 +176,7 @@ WORK = (
         "jobs",
         "job",
         "A job of two routines is run, one after the other so many times, each from the call until it has completed.",
+        least=WAITING,
     ),
     Work(
         "jobs at once",
@@ -244,7 +246,7 @@ WORK = (
         "One job of so many activations, one after the other, each in a SQLite file in WAL mode before the next one "
         "begins; for dbos, so many steps of a workflow; for the bounds, so many commits of a row.",
         options={"synchronous": "FULL"},
-        least=DURABLE,
+        least=LONG,  # the largest size takes half a second, and the disk is fast and slow for longer
     ),
     Work(
         "durable, synchronous=NORMAL",
@@ -254,7 +256,7 @@ WORK = (
         "activation",
         "The same with ``synchronous=NORMAL``, which does not wait for the disk.",
         options={"synchronous": "NORMAL"},
-        least=DURABLE,
+        least=WAITING,
     ),
     Work(
         "durable steps",
@@ -265,7 +267,7 @@ WORK = (
         "One workflow of so many steps, with ``synchronous=FULL``. routilux records that a step begins as well as its "
         "outcome.",
         options={"synchronous": "FULL"},
-        least=DURABLE,
+        least=WAITING,
     ),
     Work(
         "durable jobs",
@@ -278,6 +280,6 @@ WORK = (
         count=lambda size: JOBS * size,
         result=lambda size: JOBS * size,
         options={"jobs": JOBS, "synchronous": "FULL"},
-        least=DURABLE,
+        least=WAITING,
     ),
 )

@@ -187,9 +187,9 @@ def test_another_package_is_spared_what_would_take_it_too_long():
     assert {size for name, size in turns if name == "other"} == {10, 100}
     assert {size for name, size in turns if name == OWN} == {10, 100, 1000}
     assert figures.spared == {Key("sum", 1000, "other"): 100.0}
-    slow = {"figures": {"median": 1.0}, "result": 10, "seconds": 9.0}  # a figure of its own says nothing about all
+    slow = {"figures": {"median": 1.0}, "result": 10, "seconds": 9.0}  # of each
     turns, figures = asked(Told(("other", slow)), limit=50.0)
-    assert figures.spared[Key("sum", 100, "other")] == 90.0
+    assert figures.spared[Key("sum", 100, "other")] == 100.0
 
 
 def test_another_package_is_asked_once_for_what_took_it_too_long():
@@ -213,6 +213,22 @@ def test_short_work_is_repeated_until_the_time_is_up_and_the_mean_of_all_runs_co
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(timing, "least", least)
     assert timing.repeated(run) == (mean, runs)
+
+
+@pytest.mark.parametrize(
+    ("least", "median", "worst"), [(0.0, 50.5, 99.0), (5050.0, 50.5, 99.0), (5051.0, 100.5, 198.0)]
+)
+def test_percentiles_are_of_all_runs_and_the_result_is_of_the_last_so_many(monkeypatch, least, median, worst):
+    now, done = [0.0], []
+
+    def measure():  # takes a second longer each time
+        done.append(len(done) + 1.0)
+        now[0] += done[-1]
+        return done[-1], 1
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing, "least", least)
+    assert timing.spread(measure, 100) == ({"median": median, "99th percentile": worst}, 100)
 
 
 def test_a_worker_answers_one_request_after_the_other_whatever_the_peer_prints(tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from timing import held, importing, peak, repeated, spread, timed
+from timing import held, importing, peak, repeated, spread
 
 FACT = b"f" * 170  # about as long as the journal entry of a small activation
 
@@ -136,11 +136,11 @@ def stream_by_workers(size: int, items: int) -> tuple[float, int]:
 
 def two_routines(size: int) -> tuple[dict[str, float], int]:
     """Run a job of two handlers, so many times, each with a dispatcher of its own."""
-    times, seen = [], 0
-    for _ in range(size):
-        dispatcher = Dispatcher()
 
-        def first(dispatcher: Dispatcher = dispatcher) -> None:
+    def measure() -> tuple[float, int]:
+        dispatcher, seen = Dispatcher(), 0
+
+        def first() -> None:
             dispatcher.emit("second", second, {"data": 1})
 
         def second(data: int) -> None:
@@ -150,8 +150,9 @@ def two_routines(size: int) -> tuple[dict[str, float], int]:
         started = time.perf_counter()
         dispatcher.emit("first", first, {})
         dispatcher.run()
-        times.append(time.perf_counter() - started)
-    return spread(times), seen
+        return time.perf_counter() - started, seen
+
+    return spread(measure, size)
 
 
 def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
@@ -161,7 +162,7 @@ def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
         with ThreadPoolExecutor(workers) as pool:
             return len(list(pool.map(time.sleep, [seconds] * size)))
 
-    return timed(run)
+    return repeated(run)
 
 
 def imports(size: int) -> tuple[float, int]:

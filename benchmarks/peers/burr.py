@@ -132,26 +132,23 @@ def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
             return create_action(sleep, "sleep")
 
     graph = GraphBuilder().with_actions(waits=Waits(size)).build()
-    application = (
-        ApplicationBuilder()
-        .with_graph(graph)
-        .with_entrypoint("waits")
-        .with_state(left=1, joined=0)
-        .with_parallel_executor(lambda: ThreadPoolExecutor(workers))
-        .build()
-    )
-    took, (_, _, state) = timed(lambda: application.run(halt_after=["waits"]))
-    return took, state["joined"]
+
+    def once() -> int:
+        builder = ApplicationBuilder().with_graph(graph).with_entrypoint("waits").with_state(left=1, joined=0)
+        application = builder.with_parallel_executor(lambda: ThreadPoolExecutor(workers)).build()
+        return application.run(halt_after=["waits"])[2]["joined"]
+
+    return repeated(once)
 
 
 def two_routines(size: int) -> tuple[dict[str, float], int]:
     graph = adding_chain(2)
-    times, total = [], 0
-    for _ in range(size):
+
+    def measure() -> tuple[float, int]:
         seconds, state = timed(lambda: run(graph, "action0", "action1", data=-1))
-        times.append(seconds)
-        total += state["data"]
-    return spread(times), total
+        return seconds, state["data"]
+
+    return spread(measure, size)
 
 
 def jobs(size: int) -> tuple[float, int]:

@@ -135,18 +135,18 @@ def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
     builder.add_node("sleep", sleep)
     builder.add_conditional_edges(START, lambda state: [Send("sleep", number) for number in range(size)], ["sleep"])
     graph = builder.compile()
-    took, state = timed(lambda: graph.invoke({"slept": 0}, {"max_concurrency": workers}))
+    took, state = repeated(lambda: graph.invoke({"slept": 0}, {"max_concurrency": workers}))
     return took, state["slept"]
 
 
 def two_routines(size: int) -> tuple[dict[str, float], int]:
     graph = adding_chain(2)
-    times, total = [], 0
-    for _ in range(size):
+
+    def measure() -> tuple[float, int]:
         seconds, state = timed(lambda: graph.invoke({"data": -1}))
-        times.append(seconds)
-        total += state["data"]
-    return spread(times), total
+        return seconds, state["data"]
+
+    return spread(measure, size)
 
 
 def jobs(size: int) -> tuple[float, int]:

@@ -198,7 +198,7 @@ def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
 
     LOOP.set_default_executor(ThreadPoolExecutor(workers))
     workflow = Waits(timeout=None)
-    return timed(lambda: run(workflow))
+    return repeated(lambda: run(workflow))
 
 
 class Two(Workflow):
@@ -213,12 +213,7 @@ class Two(Workflow):
 
 def two_routines(size: int) -> tuple[dict[str, float], int]:
     workflow = Two(timeout=None)
-    times, total = [], 0
-    for _ in range(size):
-        seconds, result = timed(lambda: run(workflow, data=0))
-        times.append(seconds)
-        total += result
-    return spread(times), total
+    return spread(lambda: timed(lambda: run(workflow, data=0)), size)
 
 
 def jobs(size: int) -> tuple[float, int]:

@@ -128,17 +128,12 @@ def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
     )
     graph = builder.build()
     LOOP.set_default_executor(ThreadPoolExecutor(workers))
-    return timed(lambda: run(graph, size))
+    return repeated(lambda: run(graph, size))
 
 
 def two_routines(size: int) -> tuple[dict[str, float], int]:
     graph = adding_chain(2)
-    times, total = [], 0
-    for _ in range(size):
-        seconds, result = timed(lambda: run(graph, -1))
-        times.append(seconds)
-        total += result
-    return spread(times), total
+    return spread(lambda: timed(lambda: run(graph, -1)), size)
 
 
 def jobs(size: int) -> tuple[float, int]:

@@ -232,18 +232,17 @@ def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
         return flow.execute("r0", {"count": size}).performance("r1").count
 
     with line(Source(), Sleeper(seconds, workers), execution_strategy="concurrent", max_workers=workers) as flow:
-        return timed(run)
+        return repeated(run)
 
 
 def two_routines(size: int) -> tuple[dict[str, float], int]:
-    sink = Sink()
-    flow = line(Add(), sink)
-    times = []
-    for _ in range(size):
+    flow = line(Add(), Sink())
+
+    def measure() -> tuple[float, int]:
         seconds, job_state = timed(lambda: flow.execute("r0", {"data": 0}))
-        job_state.raise_for_status()
-        times.append(seconds)
-    return spread(times), sink.total
+        return seconds, last(job_state, "r1")
+
+    return spread(measure, size)
 
 
 def jobs(size: int) -> tuple[float, int]:

@@ -149,15 +149,25 @@ class Sleeper(Routine):
 def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
     sleeper = Sleeper(seconds)
     flow = line(Source(), sleeper, execution_strategy="concurrent", max_workers=workers)
-    took, _ = timed(lambda: execute(flow, "r0", {"count": size}))
-    return took, len(sleeper.slept)
+
+    def run() -> int:
+        sleeper.slept.clear()
+        execute(flow, "r0", {"count": size})
+        return len(sleeper.slept)
+
+    return repeated(run)
 
 
 def two_routines(size: int) -> tuple[dict[str, float], int]:
     sink = Sink()
     flow = line(Add(), sink)
-    times = [timed(lambda: execute(flow, "r0", {"data": 0}))[0] for _ in range(size)]
-    return spread(times), sink.total
+
+    def measure() -> tuple[float, int]:
+        before = sink.total
+        seconds, _ = timed(lambda: execute(flow, "r0", {"data": 0}))
+        return seconds, sink.total - before
+
+    return spread(measure, size)
 
 
 def jobs(size: int) -> tuple[float, int]:
