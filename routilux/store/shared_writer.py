@@ -14,7 +14,8 @@ Rules of this file:
   both sees the other.
 - Ctrl-C may come between any two lines. Therefore the turn is taken under the name of who takes it, so that it can be
   given back even if nobody knows that it was taken; requests stay in line until they are done; and a caller who leaves
-  early marks its request and looks at the turn once more.
+  early marks its request and looks at the turn once more. Whoever takes the turn rolls back what the one before was
+  kept from rolling back. What a signal raises behind a commit does not undo it: the requests are done.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from typing import Any, TypeVar
 
 from ..errors import StoreError
 from .rules import closed
-from .sqlite_errors import explained, is_locked
+from .sqlite_errors import explained, is_busy
 
 T = TypeVar("T")
 TURN = "turn"
-MOST_ROWS = 100  # in one statement: SQLite limits how many values it may have
+MOST_ROWS = 64  # in one statement: each number of them is another one, which SQLite prepares and keeps
 Work = Callable[[sqlite3.Cursor], T]
 
 
@@ -94,7 +95,7 @@ class SharedWriter:
             return False
         turn = self._turn
         try:
-            if self._take_turn(TURN, row) is not row:
+            if self._take_turn(TURN, row) is not row or self._connection.in_transaction:
                 return False
             self._execute(self._add_one, row)
             return True
@@ -168,6 +169,7 @@ class SharedWriter:
         try:
             if self._take_turn(TURN, mine) is not mine:
                 return False
+            self._roll_back()
             self._dismiss()
             self._commit_all()
             self._dismiss()
@@ -192,7 +194,7 @@ class SharedWriter:
         batch = [request for request in waiting if not request.left]
         if self._closed:
             self._refuse(batch)
-        elif not self._add_together(batch) and not self._commit_together(batch):
+        elif not self._add_together(batch) and (len(batch) < 2 or self._commit(batch) is not None):
             for request in batch:
                 self._commit_alone(request)
 
@@ -204,36 +206,34 @@ class SharedWriter:
     def _add_together(self, batch: list[_Request]) -> bool:
         """Add the rows of a batch with one statement; return False when it is no such batch, or one does not fit."""
         rows = [request.row for request in batch if request.row is not None]
-        if not 1 < len(rows) == len(batch) <= MOST_ROWS:
+        if not 1 < len(batch) <= MOST_ROWS or len(rows) < len(batch):
             return False
+        for request in batch:
+            request.error = None
         before = self._connection.total_changes
         try:
             self._execute(self._adding(len(rows)), tuple(chain.from_iterable(rows)))
-            _mark_added(batch)
-        except sqlite3.OperationalError as error:
-            if not is_locked(error):
-                return False
-            self._fail_all(batch, error)
+            _mark_done(batch)
         except BaseException as error:
-            added = self._connection.total_changes > before
+            added = self._connection.total_changes != before
             if added:
-                _mark_added(batch)
+                _mark_done(batch)
             if added or not isinstance(error, Exception):
                 raise  # it comes from a signal
-            return False
+            if not is_busy(error):
+                return False
+            self._fail_all(batch, error)
         return True
 
-    def _commit_together(self, batch: list[_Request]) -> bool:
-        """Commit a batch in one transaction; return False when it failed, and each is to be tried by itself.
+    def _commit(self, batch: list[_Request]) -> Exception | None:
+        """Commit a batch in one transaction; return the error when that failed, and nothing was written.
 
         One that is refused gets its own error, and the others are committed all the same.
         """
-        if len(batch) < 2:
-            return False
         worked = 0
         try:
             if not self._begin_for(batch):
-                return True
+                return None
             for request in batch:
                 request.error = None
                 try:
@@ -243,15 +243,22 @@ class SharedWriter:
                 worked += 1
             self._execute("COMMIT")
             _mark_done(batch)
-        except Exception:
-            self._roll_back()
-            return False
-        except BaseException:
-            if worked and not self._connection.in_transaction:
+        except BaseException as error:
+            ended = worked == len(batch) and not self._connection.in_transaction
+            committed = ended and not isinstance(error, sqlite3.Error)
+            if committed:
                 _mark_done(batch)
             self._roll_back()
-            raise
-        return True
+            if committed or not isinstance(error, Exception):
+                raise  # it comes from a signal
+            return error
+        return None
+
+    def _commit_alone(self, request: _Request) -> None:
+        error = self._commit([request])
+        if error is not None:
+            request.error = self._failed(request.doing, error) if isinstance(error, sqlite3.Error) else error
+            request.done = True
 
     def _begin_for(self, batch: list[_Request]) -> bool:
         """Begin a transaction, or give every request of a batch an error: none would fare better by itself."""
@@ -267,26 +274,6 @@ class SharedWriter:
             request.error = self._failed(request.doing, error)
         _mark_done(batch)
 
-    def _commit_alone(self, request: _Request) -> None:
-        request.error = None
-        try:
-            request.result = self._commit_one(request.doing, request.work)
-        except Exception as error:
-            request.error = error
-        request.done = True
-
-    def _commit_one(self, doing: str, work: Work[T]) -> T:
-        try:
-            self._execute("BEGIN IMMEDIATE")
-            result = work(self._cursor)
-            self._execute("COMMIT")
-        except BaseException as error:
-            self._roll_back()
-            if isinstance(error, sqlite3.Error):
-                raise self._failed(doing, error) from error
-            raise
-        return result
-
     def _roll_back(self) -> None:
         try:
             if self._connection.in_transaction:
@@ -295,13 +282,9 @@ class SharedWriter:
             pass  # the error that led here says more
 
     def _failed(self, doing: str, error: sqlite3.Error) -> StoreError:
-        return closed(self._store) if self._closed else explained(self._store, doing, error)
-
-
-def _mark_added(batch: list[_Request]) -> None:
-    for request in batch:
-        request.error = None  # it may have one since a transaction that somebody has left
-        request.done = True
+        failure = closed(self._store) if self._closed else explained(self._store, doing, error)
+        failure.__cause__ = error
+        return failure
 
 
 def _mark_done(batch: list[_Request]) -> None:

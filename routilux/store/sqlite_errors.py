@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import TypeGuard
 
 from ..errors import StoreError
 
@@ -57,8 +58,13 @@ def explained(store: str, doing: str, error: sqlite3.Error) -> StoreError:
     return StoreError(f"{store}: cannot {doing}: {meaning} ({error}); {advice}")
 
 
-def is_locked(error: sqlite3.Error) -> bool:
-    """Return whether an error says that another process writes to the database."""
+def is_busy(error: Exception) -> TypeGuard[sqlite3.OperationalError]:
+    """Return whether an error says that another connection writes to the database.
+
+    Python 3.10 has no error codes: there, it is what the error says.
+    """
+    if not isinstance(error, sqlite3.OperationalError):
+        return False
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return str(error) == "database is locked" if code is None else code & 0xFF == BUSY
 
