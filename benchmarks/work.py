@@ -9,8 +9,8 @@ from typing import Any
 SECONDS, BYTES = "s", "B"
 EDITS = 200  # of a large state
 WIDTH = 100  # of a fan-out
-LEAST, WAITING = 0.2, 1.0  # seconds for which short work is repeated: most of it, and what has rare or long delays
-LONG, LONGER = 2.0, 8.0  # and what is compared with work that takes seconds
+LEAST, UNSTEADY = 0.2, 1.0  # seconds for which short work is repeated: most of it, and what varies more
+LONG, LONGER = 2.0, 8.0  # and what takes long at the largest size, or is compared with that
 STREAMED = 20_000  # items for the workers
 JOBS = 16  # durable ones at a time
 
@@ -167,7 +167,7 @@ WORK = (
         "So many handlers sleep 50 ms each, 32 at a time.",
         count=one,
         options={"seconds": 0.05, "workers": 32},
-        least=WAITING,
+        least=UNSTEADY,
     ),
     Work(
         "two routines",
@@ -176,7 +176,7 @@ WORK = (
         "jobs",
         "job",
         "A job of two routines is run, one after the other so many times, each from the call until it has completed.",
-        least=WAITING,
+        least=UNSTEADY,
     ),
     Work(
         "jobs at once",
@@ -256,7 +256,7 @@ WORK = (
         "activation",
         "The same with ``synchronous=NORMAL``, which does not wait for the disk.",
         options={"synchronous": "NORMAL"},
-        least=WAITING,
+        least=UNSTEADY,
     ),
     Work(
         "durable steps",
@@ -267,7 +267,7 @@ WORK = (
         "One workflow of so many steps, with ``synchronous=FULL``. routilux records that a step begins as well as its "
         "outcome.",
         options={"synchronous": "FULL"},
-        least=WAITING,
+        least=UNSTEADY,
     ),
     Work(
         "durable jobs",
@@ -280,6 +280,6 @@ WORK = (
         count=lambda size: JOBS * size,
         result=lambda size: JOBS * size,
         options={"jobs": JOBS, "synchronous": "FULL"},
-        least=WAITING,
+        least=UNSTEADY,
     ),
 )

@@ -252,7 +252,7 @@ def test_two_appends_of_one_job_are_made_in_turn_though_they_share_a_commit(stor
     results, transactions = shared(
         store, partial(store.append, "a", 1, [b"2"], 0), partial(store.append, "a", 1, [b"other"], 0)
     )
-    assert sorted(type(result) for result in results if result is not None) == [StaleWriterError]
+    assert [type(result) for result in results if result is not None] == [StaleWriterError]
     assert transactions == ["INSERT", "BEGIN"]
     assert len(store.read("a")[2]) == 2
 
@@ -264,8 +264,8 @@ class Timer(Exception):
 class Interrupted:
     """A writer that a signal's error stops once, in another thread than ours, before or after a statement has run."""
 
-    def __init__(self, store, statement, error, *, ran):
-        self.writer, self.statement, self.error, self.ran = store._writer, statement, error, ran
+    def __init__(self, store, statement, kind, *, ran):
+        self.writer, self.statement, self.kind, self.ran = store._writer, statement, kind, ran
         self.execute, self.writer._execute = self.writer._execute, self
         self.left = []
 
@@ -275,45 +275,89 @@ class Interrupted:
         if self.ran:
             self.execute(statement, values)
         self.writer._execute = self.execute
-        raise self.error
+        raise self.kind
 
     def append(self, store, job_id, entries):
         """Append, and note when the signal's error comes here."""
         try:
             store.append(job_id, 1, entries, 0)
-        except self.error:
+        except self.kind:
             self.left.append(job_id)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Timer])
+def test_who_is_interrupted_on_lining_up_keeps_nobody_waiting(store):
+    for job_id in ("a", "b", "first"):
+        begin(store, job_id)
+
+    class Interrupting(Line):
+        def append(self, request):
+            super().append(request)
+            if "'a'" in request.doing:
+                raise KeyboardInterrupt
+
+    def interrupted():
+        with pytest.raises(KeyboardInterrupt):
+            store.append("a", 1, [b"2"], 0)
+
+    held, line = Held(store), Interrupting(2)
+    store._writer._line = line
+    first, _ = start(partial(store.append, "first", 1, [b"2"], 0))
+    assert held.entered.wait(LONG)
+    left, failures = start(interrupted)
+    join(left)
+    threads, results = start(partial(store.append, "b", 1, [b"2"], 0))
+    assert line.complete.wait(LONG)
+    held.go_on.set()
+    join(first + threads)
+    assert failures == results == {0: None}
+    assert [len(store.read(job_id)[2]) for job_id in "ab"] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Timer])
 @pytest.mark.parametrize("ran", [False, True])
-def test_appends_are_made_once_when_a_signal_stops_who_adds_the_rows_of_all(store, ran, error):
+def test_appends_are_made_once_when_a_signal_stops_who_adds_the_rows_of_all(store, ran, kind):
     for job_id in "ab":
         begin(store, job_id)
-    signal = Interrupted(store, sqlite_work.add_entries(2), error, ran=ran)
+    signal = Interrupted(store, sqlite_work.add_entries(2), kind, ran=ran)
     results, _ = shared(store, *(partial(signal.append, store, job_id, [b"2"]) for job_id in "ab"))
     assert results == [None, None]
     made = [job_id for job_id in "ab" if len(store.read(job_id)[2]) == 2]
     if ran:
         assert (len(signal.left), made) == (1, ["a", "b"])
-    elif error is Timer:  # it cannot be told from the error of a value, so that each row is tried by itself
+    elif kind is Timer:  # it cannot be told from the error of a value, so that each row is tried by itself
         assert (signal.left, made) == ([], ["a", "b"])
     else:
         assert (len(signal.left), len(made)) == (1, 1)
         assert signal.left != made
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Timer])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Timer])
 @pytest.mark.parametrize("fails", [False, True], ids=["together", "each alone"])
-def test_what_was_committed_is_done_though_a_signal_comes_behind_the_commit(store, fails, error):
+def test_what_was_committed_is_done_though_a_signal_comes_behind_the_commit(store, fails, kind):
     for job_id in "abc":
         begin(store, job_id)
-    signal = Interrupted(store, "COMMIT", error, ran=True)
+    signal = Interrupted(store, "COMMIT", kind, ran=True)
     entries = {"a": [b"2", b"3"], "b": [b"2", b"3"], "c": [b"2", object()] if fails else [b"2", b"3"]}
     results, _ = shared(store, *(partial(signal.append, store, job_id, entries[job_id]) for job_id in "abc"))
-    assert [type(result) for result in results] == [type(None), type(None), StoreError if fails else type(None)]
+    refused = fails and signal.left != ["c"]
+    assert [type(result) for result in results] == [type(None), type(None), StoreError if refused else type(None)]
     assert len(signal.left) == 1
     assert [len(store.read(job_id)[2]) for job_id in "abc"] == [3, 3, 1 if fails else 3]
+
+
+def test_j1_a_work_that_raises_after_it_has_written_is_undone(store):
+    """It is to raise before; a signal handler may do it all the same."""
+    begin(store, "a")
+
+    def half(cursor):
+        cursor.execute("INSERT INTO entries VALUES ('a', 2, x'00')")
+        raise StoreError("from a signal handler")
+
+    with pytest.raises(StoreError, match="signal handler"):
+        store._writer.write("fail", half)
+    results, _ = shared(store, partial(store._writer.write, "fail", half), partial(store.append, "a", 1, [b"2"], 0))
+    assert [type(result) for result in results] == [StoreError, type(None)]
+    assert store.read("a")[2] == [b"begun", b"2"]
 
 
 def test_a_commit_that_fails_and_ends_the_transaction_is_not_taken_for_one_that_succeeded(store):

@@ -157,12 +157,8 @@ def two_routines(size: int) -> tuple[dict[str, float], int]:
 
 def waits(size: int, seconds: float, workers: int) -> tuple[float, int]:
     """Sleep so many times, in a pool of threads."""
-
-    def run() -> int:
-        with ThreadPoolExecutor(workers) as pool:
-            return len(list(pool.map(time.sleep, [seconds] * size)))
-
-    return repeated(run)
+    with ThreadPoolExecutor(workers) as pool:
+        return repeated(lambda: len(list(pool.map(time.sleep, [seconds] * size))))
 
 
 def imports(size: int) -> tuple[float, int]:
@@ -252,7 +248,10 @@ def durable(size: int, synchronous: str) -> tuple[float, int]:
 
 
 def durable_jobs(size: int, jobs: int, synchronous: str) -> tuple[float, int]:
-    """Have so many threads wait for each row of theirs, and one thread commit all rows that are waited for."""
+    """Have so many threads wait for each row of theirs, and one thread commit all rows that are waited for.
+
+    It calls SQLite for each row. One statement for all of them would be faster, but is not what is usually written.
+    """
     inbox: queue.SimpleQueue[tuple[str, int, threading.Semaphore]] = queue.SimpleQueue()
     names = job_names()
 

@@ -8,14 +8,17 @@ Rules of this file:
 - All else waits in line: a caller puts its request there, and looks whether the turn is free. Whoever takes it commits
   the whole line in one transaction: a line of one is the caller alone. Who finds it taken sleeps until its bell rings:
   because its request is done, or because the turn is free again and it is the first in line.
-- A line of nothing but rows is one statement, which is a transaction by itself. Each call of SQLite lets the other
-  threads run, and comes back when they let it: with a call per row, the disk waits for their handlers.
+- A line of rows, and nothing else, is added with one statement, which is a transaction by itself. Each call of SQLite
+  lets the other threads run, and comes back when they let it: with a call per row, the disk waits for their handlers.
 - Whoever ends its turn looks at the line afterwards, and whoever lines up looks at the turn afterwards, so that one of
   both sees the other.
-- Ctrl-C may come between any two lines. Therefore the turn is taken under the name of who takes it, so that it can be
-  given back even if nobody knows that it was taken; requests stay in line until they are done; and a caller who leaves
-  early marks its request and looks at the turn once more. Whoever takes the turn rolls back what the one before was
-  kept from rolling back. What a signal raises behind a commit does not undo it: the requests are done.
+- Ctrl-C may come between any two lines, once. Therefore the turn is taken under the name of who takes it, so that it
+  can be given back even if nobody knows that it was taken; requests stay in line until they are done; and a caller who
+  leaves early marks its request and looks at the turn once more. Whoever takes the turn rolls back what the one before
+  was kept from rolling back. What a signal raises behind a commit does not undo it: the requests are done.
+- A signal handler of the program may raise an ordinary exception, too. Before a commit, that looks like the error of a
+  request, and is given to the one that was worked at. A signal handler must not write here: its thread may have the
+  turn.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from .sqlite_errors import explained, is_busy
 
 T = TypeVar("T")
 TURN = "turn"
-MOST_ROWS = 64  # in one statement: each number of them is another one, which SQLite prepares and keeps
+MOST_ROWS = 64  # in one statement: there is one for each number of rows, and a connection keeps about a hundred
 Work = Callable[[sqlite3.Cursor], T]
 
 
@@ -110,7 +113,11 @@ class SharedWriter:
             except KeyError:
                 pass  # it was another's, and is over
             if self._line:
-                self._wake_line()
+                try:
+                    self._wake_line()
+                except BaseException:
+                    self._wake_line()
+                    raise
 
     def write(self, doing: str, work: Work[T], row: tuple[object, ...] | None = None) -> T:
         """Do some work in a transaction that others may share, and return its result once that has been committed.
@@ -136,8 +143,8 @@ class SharedWriter:
         self._wait_for(_Request("close", lambda cursor: None, None))
 
     def _wait_for(self, request: _Request) -> None:
-        self._line.append(request)
         try:
+            self._line.append(request)
             while not request.done:
                 if not self._commit_line():
                     request.bell.acquire()
@@ -194,9 +201,11 @@ class SharedWriter:
         batch = [request for request in waiting if not request.left]
         if self._closed:
             self._refuse(batch)
-        elif not self._add_together(batch) and (len(batch) < 2 or self._commit(batch) is not None):
-            for request in batch:
-                self._commit_alone(request)
+            return
+        if len(batch) > 1 and (self._add_together(batch) or self._commit(batch) is None):
+            return
+        for request in batch:
+            self._commit_alone(request)
 
     def _refuse(self, batch: list[_Request]) -> None:
         self._connection.close()
@@ -206,7 +215,7 @@ class SharedWriter:
     def _add_together(self, batch: list[_Request]) -> bool:
         """Add the rows of a batch with one statement; return False when it is no such batch, or one does not fit."""
         rows = [request.row for request in batch if request.row is not None]
-        if not 1 < len(batch) <= MOST_ROWS or len(rows) < len(batch):
+        if len(rows) < len(batch) or len(rows) > MOST_ROWS or self._connection.in_transaction:
             return False
         for request in batch:
             request.error = None
@@ -228,7 +237,8 @@ class SharedWriter:
     def _commit(self, batch: list[_Request]) -> Exception | None:
         """Commit a batch in one transaction; return the error when that failed, and nothing was written.
 
-        One that is refused gets its own error, and the others are committed all the same.
+        Otherwise all are done. One that is refused gets its own error, and the others are committed all the same; when
+        the transaction cannot begin, each gets an error.
         """
         worked = 0
         try:
@@ -236,9 +246,12 @@ class SharedWriter:
                 return None
             for request in batch:
                 request.error = None
+                before = self._connection.total_changes
                 try:
                     request.result = request.work(self._cursor)
                 except StoreError as refusal:
+                    if self._connection.total_changes != before:
+                        raise  # half of it is written
                     request.error = refusal
                 worked += 1
             self._execute("COMMIT")
