@@ -132,7 +132,7 @@ def in_words(where: Mapping[str, Any], rounds: int) -> str:
     """Return the machine as a sentence."""
     return (
         f"{where['date']}, {where['python']}, SQLite {where['sqlite']}, {where['system']}, {where['processors']} x "
-        f"{where['processor']}, load {where['load'][0]} at the start; medians of {rounds} rounds"
+        f"{where['processor']}, load {where['load'][0]} at the start; medians of {rounds} rounds or more"
     )
 
 

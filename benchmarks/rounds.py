@@ -104,14 +104,14 @@ def once(work: Work, size: int, answer: dict[str, Any]) -> float:
 def measure(
     work: Work, workers: Workers, rounds: int, limit: float, *, quick: bool, tell: Callable[[str], None]
 ) -> Figures:
-    """Have all peers do a piece of work at all of its sizes, in turn, in each of so many rounds.
+    """Have all peers do a piece of work at all of its sizes, in turn, in each of so many rounds, or as many more.
 
     Another package is spared a size that would take it more than ``limit`` seconds, going by the size before. What did
     take it so long, it is asked for once.
     """
     figures = Figures()
     left = {peer: list(work.sizes[:1] if quick else work.sizes) for peer in workers.pythons}
-    for number in range(rounds):
+    for number in range(rounds if quick else rounds * work.turns):
         for size in work.sizes:
             for peer in [peer for peer, sizes in left.items() if size in sizes]:
                 answer = workers.ask(peer, work, size, 0.0 if quick else work.least)

@@ -48,6 +48,7 @@ class Work:
         unit: of the figures.
         fresh: whether each measurement has a process of its own.
         least: seconds for which short work is repeated, for one figure.
+        turns: how many times as many rounds it has.
         note: what happens, in a sentence for the documentation.
     """
 
@@ -63,6 +64,7 @@ class Work:
     unit: str = SECONDS
     fresh: bool = False
     least: float = LEAST
+    turns: int = 1
 
 
 WORK = (
@@ -246,7 +248,8 @@ WORK = (
         "One job of so many activations, one after the other, each in a SQLite file in WAL mode before the next one "
         "begins; for dbos, so many steps of a workflow; for the bounds, so many commits of a row.",
         options={"synchronous": "FULL"},
-        least=LONG,  # the largest size takes half a second, and the disk is fast and slow for longer
+        least=UNSTEADY,
+        turns=2,  # the disk is fast and slow for longer than a figure takes, and packages are closest here
     ),
     Work(
         "durable, synchronous=NORMAL",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -169,6 +170,12 @@ def test_peers_take_turns_at_each_size_in_each_round():
     once = [(name, size) for size in SUM.sizes for name in (OWN, "other")]
     assert turns == once * 2
     assert all(len(rounds) == 2 for rounds in figures.rounds.values())
+
+
+@pytest.mark.parametrize(("quick", "rounds"), [(False, 6), (True, 2)])
+def test_work_may_have_more_rounds_than_others(quick, rounds):
+    figures = measure(replace(SUM, turns=3), Told(), 2, 1000.0, quick=quick, tell=lambda text: None)
+    assert {len(each) for each in figures.rounds.values()} == {rounds}
 
 
 def test_a_quick_run_does_the_smallest_size_only():
