@@ -115,14 +115,19 @@ def shared(store, *calls):
     return [results[place] for place in range(len(calls))], held.transactions[1:]
 
 
-def test_appends_that_come_during_a_commit_share_the_next(store):
-    for number in range(16):
+def appended(store, count):
+    """Append to so many jobs during a commit; return the transactions in which they all were kept."""
+    for number in range(count):
         begin(store, f"job{number}")
-    calls = [partial(store.append, f"job{number}", 1, [b"2"], 0) for number in range(16)]
+    calls = [partial(store.append, f"job{number}", 1, [b"2"], 0) for number in range(count)]
     results, transactions = shared(store, *calls)
-    assert results == [None] * 16
-    assert transactions == ["INSERT"]
-    assert all(store.read(f"job{number}")[2] == [b"begun", b"2"] for number in range(16))
+    assert results == [None] * count
+    assert all(store.read(f"job{number}")[2] == [b"begun", b"2"] for number in range(count))
+    return transactions
+
+
+def test_appends_that_come_during_a_commit_share_the_next(store):
+    assert appended(store, 16) == ["INSERT"]
 
 
 def test_j7_who_is_refused_does_not_harm_those_who_share_the_commit(store):
@@ -166,13 +171,7 @@ def test_j7_an_append_that_is_refused_does_not_harm_those_that_share_its_stateme
 
 def test_more_appends_than_a_statement_may_add_share_a_transaction(store, monkeypatch):
     monkeypatch.setattr(shared_writer, "MOST_ROWS", 3)
-    for number in range(4):
-        begin(store, f"job{number}")
-    calls = [partial(store.append, f"job{number}", 1, [b"2"], 0) for number in range(4)]
-    results, transactions = shared(store, *calls)
-    assert results == [None] * 4
-    assert transactions == ["BEGIN"]
-    assert all(store.read(f"job{number}")[2] == [b"begun", b"2"] for number in range(4))
+    assert appended(store, 4) == ["BEGIN"]
 
 
 def test_who_fails_does_not_harm_those_who_share_the_commit(store):
@@ -262,11 +261,11 @@ class Timer(Exception):
 
 
 class Interrupted:
-    """A writer that a signal's error stops once, in another thread than ours, before or after a statement has run."""
+    """A store that a signal's error stops once, in another thread than ours, before or after a statement has run."""
 
     def __init__(self, store, statement, kind, *, ran):
-        self.writer, self.statement, self.kind, self.ran = store._writer, statement, kind, ran
-        self.execute, self.writer._execute = self.writer._execute, self
+        self.store, self.statement, self.kind, self.ran = store, statement, kind, ran
+        self.execute, store._writer._execute = store._writer._execute, self
         self.left = []
 
     def __call__(self, statement, values=()):
@@ -274,13 +273,13 @@ class Interrupted:
             return self.execute(statement, values)
         if self.ran:
             self.execute(statement, values)
-        self.writer._execute = self.execute
+        self.store._writer._execute = self.execute
         raise self.kind
 
-    def append(self, store, job_id, entries):
+    def append(self, job_id, entries):
         """Append, and note when the signal's error comes here."""
         try:
-            store.append(job_id, 1, entries, 0)
+            self.store.append(job_id, 1, entries, 0)
         except self.kind:
             self.left.append(job_id)
 
@@ -319,7 +318,7 @@ def test_appends_are_made_once_when_a_signal_stops_who_adds_the_rows_of_all(stor
     for job_id in "ab":
         begin(store, job_id)
     signal = Interrupted(store, sqlite_work.add_entries(2), kind, ran=ran)
-    results, _ = shared(store, *(partial(signal.append, store, job_id, [b"2"]) for job_id in "ab"))
+    results, _ = shared(store, *(partial(signal.append, job_id, [b"2"]) for job_id in "ab"))
     assert results == [None, None]
     made = [job_id for job_id in "ab" if len(store.read(job_id)[2]) == 2]
     if ran:
@@ -338,7 +337,7 @@ def test_what_was_committed_is_done_though_a_signal_comes_behind_the_commit(stor
         begin(store, job_id)
     signal = Interrupted(store, "COMMIT", kind, ran=True)
     entries = {"a": [b"2", b"3"], "b": [b"2", b"3"], "c": [b"2", object()] if fails else [b"2", b"3"]}
-    results, _ = shared(store, *(partial(signal.append, store, job_id, entries[job_id]) for job_id in "abc"))
+    results, _ = shared(store, *(partial(signal.append, job_id, entries[job_id]) for job_id in "abc"))
     refused = fails and signal.left != ["c"]
     assert [type(result) for result in results] == [type(None), type(None), StoreError if refused else type(None)]
     assert len(signal.left) == 1
