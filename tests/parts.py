@@ -120,6 +120,19 @@ def at_rest(state: Any) -> bool:
     return idle and (not any(held) or (record.closed and min(held) >= 0 and str(state.status) == "cancelled"))
 
 
+def resting(state: Any) -> Any:
+    """Wait until a job waits for something from outside, and return its state."""
+    bell = threading.Event()
+    with state._job.lock:
+        if not state._job.at_rest:
+            state._job.watchers.append(bell)
+        else:
+            bell.set()
+    assert bell.wait(LONG)
+    assert state.status == "waiting"
+    return state
+
+
 def threads_besides(before: Collection[threading.Thread]) -> list[threading.Thread]:
     """Return the living threads that are not among those of before; other tests' may end at any time."""
     return [thread for thread in threading.enumerate() if thread not in before]

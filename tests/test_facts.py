@@ -158,7 +158,7 @@ def turns(kind):
 
 FACTS = {
     **{kind: turns(kind) for kind in BY_KIND},
-    "published": st.builds(Published, TEXT, FORM, st.booleans(), SPENT),
+    "published": st.builds(Published, TEXT, FORM, st.booleans(), TIME, SPENT),
     "answered": st.builds(Answered, st.integers(1, 9), TEXT, FORM),
     "noted": st.builds(Noted, SPENT),
     "wrote": WROTE,
@@ -255,7 +255,7 @@ def test_j1_facts_are_read_under_a_flow_whose_slots_are_in_other_places():
             Committed(1, 0, 0, "flush", None, None, Batch(outputs=(Sent("a", "o", {"k": object()}, 0),))),
             "output 'o': 'k'",
         ),
-        (Published("t", object(), True), "a fact"),
+        (Published("t", object(), True, 5), "a fact"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -131,7 +131,7 @@ class Run:
             yield from ((each.id, each.slot) for each in box.deliveries())
 
     def publish(self):
-        return Published(self.pick(["t", "u"]), [self.choose()], self.choose() % 2 == 0, self.choose())
+        return Published(self.pick(["t", "u"]), [self.choose()], self.choose() % 2 == 0, self.tick(), self.choose())
 
     def write(self, area=None):
         if self.typed and area is None:
@@ -247,7 +247,7 @@ MIDDLE = [
     turn(5, 2, "start", "child", ["job-1", "job-2"], 17),
     turn(5, 2, "wait", "child", (Wait(None, None, ("job-1", "job-2")), 3), 18),
     Answered(5, "job-2", {"status": "failed"}),
-    Published("other", [1], True, 12),
+    Published("other", [1], True, 19, 12),
     Wrote("b", {"k": (1,)}),
 ]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from both import KINDS, as_kind
+from crashing import Mortal
+from parts import LONG, resting
 from pydantic import BaseModel, ConfigDict
 
 from routilux import (
@@ -21,8 +23,8 @@ from routilux import (
     open_store,
     workflow,
 )
+from routilux.core.points import Published
 
-LONG = 20.0
 UTC = timezone.utc
 
 
@@ -46,19 +48,6 @@ def ended(state):
     assert state.wait(timeout=LONG), state
     state.raise_for_status()
     return state.result
-
-
-def resting(state):
-    """Wait until a job waits for something outside."""
-    bell = threading.Event()
-    with state._job.lock:
-        if not state._job.at_rest:
-            state._job.watchers.append(bell)
-        else:
-            bell.set()
-    assert bell.wait(LONG)
-    assert state.status == "waiting"
-    return state
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
@@ -156,6 +145,42 @@ def test_an_event_lets_the_job_go_on(made, engine):
     assert ended(state) == {"by": "Ann"}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_j9_an_event_reaches_a_job_that_is_just_falling_asleep(engine, named):
+    @workflow(engine=engine)
+    def program(ctx):
+        return ctx.step.wait_for_event("approval", "approve")
+
+    state = resting(program.start())
+    job, keeping = state._job, engine.keeping
+    with job.lock:
+        job.visitors += 1
+    keeping.awake(job)
+
+    class Sleepers(dict):
+        def fall_asleep(self):
+            if job.visitors:
+                with job.lock:
+                    job.visitors -= 1
+                    job.left()
+
+        def get(self, key, default=None):
+            found = super().get(key, default)
+            self.fall_asleep()
+            return found
+
+        def items(self):
+            found = list(super().items())
+            if not keeping._lock.locked():
+                self.fall_asleep()
+            return found
+
+    keeping.sleepers = Sleepers()
+    assert engine.publish("approve", "yes", state.job_id if named else None) == 1
+    assert engine.store.receive(0) == []
+    assert ended(state) == "yes"
+
+
 def test_an_event_before_the_wait_is_kept_for_the_job_that_it_names(made, engine):
     reached, go = threading.Event(), threading.Event()
 
@@ -240,6 +265,61 @@ def test_d9_execute_does_not_wait_for_the_deadline_of_an_event(made):
 
     with pytest.raises(ExecutionError, match="waits at step 'approval', for an event 'approve'"):
         program.run()
+
+
+def test_j1_an_event_that_came_after_the_deadline_is_folded_as_one():
+    late, published = threading.Event(), threading.Event()
+    store = open_store("memory:")
+
+    def ask(ctx):
+        try:
+            answer = ctx.step.wait_for_event("answer", "boss", timeout=0.003)
+        except StepTimeoutError:
+            late.set()
+            assert published.wait(LONG)
+            answer = "escalated"
+        ctx.step.run(answer, lambda: None)
+        ctx.step.wait_for_event("a day", "tomorrow")
+        return [answer, ctx.step.wait_for_event("kept", "boss")]
+
+    with Engine(store=Mortal(store)) as engine:
+        state = workflow(engine=engine)(ask).start(job_id="ada")
+        assert late.wait(LONG)
+        engine.publish("boss", "yes", "ada")
+        published.set()
+        resting(state)
+    with Engine(store=Mortal(store)) as another:
+        another.register(workflow(engine=another)(ask).flow)
+        (recovered,) = another.recover()
+        another.publish("tomorrow", None, "ada")
+        assert ended(recovered) == ["escalated", "yes"]
+
+
+def test_j1_a_turn_that_is_being_given_an_event_is_not_woken_because_its_time_has_come(engine):
+    @workflow(engine=engine)
+    def program(ctx):
+        return ctx.step.wait_for_event("answer", "boss", timeout=3600)
+
+    state = resting(program.start())
+    job = state._job
+    (activation,) = job.record.waiting.values()
+    keep, keeping, go = job.keep, threading.Event(), threading.Event()
+
+    def slowly(fact, activation=None):
+        if type(fact) is Published:
+            keeping.set()
+            assert go.wait(LONG)
+        keep(fact, activation)
+
+    job.keep = slowly
+    publisher = threading.Thread(target=engine.publish, args=("boss", "yes", state.job_id))
+    publisher.start()
+    assert keeping.wait(LONG)
+    job._time_came(activation)
+    assert list(job.record.waiting.values()) == [activation]
+    go.set()
+    publisher.join(LONG)
+    assert ended(state) == "yes"
 
 
 @pytest.mark.parametrize("topic", ["", None, 5])

@@ -153,13 +153,25 @@ def published(record: JobRecord, fact: Published) -> Activation | None:
     record.inbox = max(record.inbox, fact.message)
     if record.closed:
         return None
+    activation = addressee(record, fact)
+    if activation is not None:
+        last_point(record, activation).form = (fact.form,)
+    elif fact.keep:
+        record.events.setdefault(fact.topic, []).append(fact.form)
+    return activation
+
+
+def addressee(record: JobRecord, fact: Published) -> Activation | None:
+    """Return the turn that an event is for.
+
+    That the time of a wait has come is no fact. So the time of the event decides, in a fold as it did before.
+    """
     for activation in record.waiting.values():
         wait = activation.wait
-        if wait is not None and wait.topic == fact.topic and last_point(record, activation).form is None:
-            last_point(record, activation).form = (fact.form,)
+        if wait is None or wait.topic != fact.topic or (wait.due is not None and wait.due <= fact.at):
+            continue
+        if last_point(record, activation).form is None:
             return activation
-    if fact.keep:
-        record.events.setdefault(fact.topic, []).append(fact.form)
     return None
 
 

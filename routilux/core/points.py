@@ -114,12 +114,14 @@ class Committed(NamedTuple):
 class Published(NamedTuple):
     """An event was published for the job: ``form`` is its payload, ``keep`` whether it is kept for a later wait.
 
-    ``message`` is the number of the message that brought it, 0 without one.
+    Waits that were due ``at`` that time are over, and do not get it. ``message`` is the number of the message that
+    brought it, 0 without one.
     """
 
     topic: str
     form: Any
     keep: bool
+    at: int
     message: int = 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ..core.points import Answered, Published
+from ..core.points import Answered
 from ..core.status import JobStatus
 from ..errors import RoutiluxError, StoreError
 from ..store.base import FactStore, Inbox, JobHead, Message, fits
@@ -137,17 +137,15 @@ class Corresponding(Sleeping):
             job = self.find(job_id)
             here, heads = ([job], []) if job is not None else ([], self._open(job_id))
         else:
-            asleep = [
-                self.find(name)
-                for name, each in list(self.sleepers.items())
-                if any(topic == wait.topic for wait in each.waits)
-            ]
-            here = [job for job in list(self.held.values()) if job.awaits(topic)]
+            with self._lock:  # at once, since they wake and fall asleep
+                held, sleepers = list(self.held.values()), list(self.sleepers.items())
+            asleep = [self.find(name) for name, each in sleepers if any(topic == wait.topic for wait in each.waits)]
+            here = [job for job in held if job.awaits(topic)]
             here += [job for job in asleep if job is not None and job not in here]
             heads = [head for head in self.store.heads(statuses=UNFINISHED) if not self.runs_here(head.job_id)]
         keep = job_id is not None
         for job in here:
-            job.publish(Published(topic, job.encode(payload, f"the event {topic!r}"), keep))
+            job.publish(topic, job.encode(payload, f"the event {topic!r}"), keep=keep)
         if heads:
             messages = []
             for head in heads:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..core.commits import answered, published
+from ..core.commits import addressee, answered, is_over, published
 from ..core.history import with_data
 from ..core.job_record import Activation
 from ..core.plan import SlotPlan
@@ -133,14 +133,28 @@ class DurableJob(JournaledJob):
         if self._committing != get_ident():
             super().tell()
 
-    def publish(self, fact: Published) -> None:
-        """Give an event to the job. Raises StoreError when it cannot be kept."""
+    def publish(self, topic: str, form: Any, *, keep: bool, message: int = 0) -> None:
+        """Give an event to the job; for the arguments see `Published`. Raises StoreError when it cannot be kept."""
         with self.at_hand():
-            if fact.message and fact.message <= self.record.inbox:
+            if message and message <= self.record.inbox:
                 return
-            self.keep(fact)
             with self.lock:
-                self.wake(published(self.record, fact))
+                fact = Published(topic, form, keep, self.now(), message)
+                self._addressee = addressee(self.record, fact)
+            try:
+                self.keep(fact)
+                with self.lock:
+                    published(self.record, fact)
+            finally:
+                with self.lock:
+                    given, self._addressee = self._addressee, None
+                    if given is not None and is_over(self.record, given, self.now()):
+                        self.wake(given)
+
+    def wake(self, activation: Activation | None) -> None:
+        """See `Timed.wake`. A turn that is being given an event is not woken because its time has come meanwhile."""
+        if activation is not self._addressee:
+            super().wake(activation)
 
     def answer(self, fact: Answered) -> None:
         """Tell the job that one of those that it waits for has ended."""

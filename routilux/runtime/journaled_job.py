@@ -103,6 +103,7 @@ class JournaledJob(Job):
         self.retry_error: BaseException | None = None
         self.visitors = 0  # those who keep the job from being put to sleep
         self._committing = 0  # the thread that is inside `DurableJob.at_hand`
+        self._addressee: Activation | None = None  # the turn that is being given an event
         self.subject = f"flow {record.plan.flow_id!r}: job {record.job_id!r}"
         self._keeper = keeper
         self._snapshot = snapshot

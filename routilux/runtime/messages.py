@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 
 from ..core.copying import needs_copy
-from ..core.points import Published
 from ..core.status import JobStatus
 from ..errors import StatusError
 from ..store.base import Message
@@ -30,7 +29,7 @@ def do_what_it_asks(job: DurableJob, asked: Message, keeping: Any) -> None:
     what = orjson.loads(asked.body)
     do = what["do"]
     if do == "publish":
-        job.publish(Published(what["topic"], what["form"], what["keep"], asked.number))
+        job.publish(what["topic"], what["form"], keep=what["keep"], message=asked.number)
         return
     if do in ("send", "close_input"):
         _give(job, what, asked.number)

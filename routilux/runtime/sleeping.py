@@ -133,12 +133,16 @@ class Sleeping(Loading):
 
     def find(self, job_id: str) -> DurableJob | None:
         """Return a job that runs here, after waking it when it sleeps; None when it does not run here."""
-        with self._waking:
-            job = self._asleep(job_id)
-        if job is None:
-            return self.held.get(job_id)
-        self.awake(job)  # which tells listeners, and they may ask for jobs
-        return job
+        while True:
+            with self._lock:
+                held, asleep = self.held.get(job_id), job_id in self.sleepers
+            if not asleep:
+                return held
+            with self._waking:
+                job = self._asleep(job_id)
+            if job is not None:  # else it woke meanwhile
+                self.awake(job)  # which tells listeners, and they may ask for jobs
+                return job
 
     def here(self, job_id: str) -> DurableJob | None:
         """Return a job that runs here, or rests and is in memory, without waking it; None when there is none."""

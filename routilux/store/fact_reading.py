@@ -196,7 +196,8 @@ class FactReader(PartReader):
         if "outcome" not in form:
             raise self.shapes.problem("a fact: the key 'outcome' is missing")
         keep = self.optional(form, "keep", bool)
-        return Published(topic, form["outcome"], keep, self.amount(form.get("message", 0), "'message'"))
+        message = self.amount(form.get("message", 0), "'message'")
+        return Published(topic, form["outcome"], keep, self._at(form), message)
 
     def _answered(self, form: dict[str, Any]) -> Answered:
         if "outcome" not in form:
@@ -250,7 +251,7 @@ OUTCOMES: Mapping[str, tuple[bool | None, Callable[[FactReader, Any, int], Any]]
     "flush": (False, FactReader._as_it_is),
 }
 KINDS: Mapping[str, tuple[frozenset[str], Callable[[FactReader, dict[str, Any]], Fact | DurableFact]]] = {
-    "published": (frozenset({"kind", "name", "outcome", "keep", "message"}), FactReader._published),
+    "published": (frozenset({"kind", "name", "outcome", "keep", "message", "at"}), FactReader._published),
     "answered": (frozenset({"kind", "delivery", "name", "outcome"}), FactReader._answered),
     "noted": (frozenset({"kind", "message"}), FactReader._noted),
     "received": (frozenset({"kind", "slot", "outcome", "at", "isolate", "message"}), FactReader._received),

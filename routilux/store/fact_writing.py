@@ -235,7 +235,7 @@ class FactWriter:
     # --- what comes from outside --------------------------------------------------------------------------------
 
     def _published(self, fact: Published, to: Values, shared: Shared | None) -> dict[str, Any]:
-        form = {"kind": "published", "name": to.text(fact.topic), "outcome": fact.form}
+        form = {"kind": "published", "name": to.text(fact.topic), "outcome": fact.form, "at": fact.at + self.epoch}
         if fact.keep:
             form["keep"] = True
         return _with_message(form, fact.message)
