@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from both import KINDS, as_kind
-from parts import Sink
+from parts import Sink, resting
 from pydantic import BaseModel
 
 from routilux import (
@@ -20,6 +20,7 @@ from routilux import (
     open_store,
     workflow,
 )
+from routilux.core.machine import wrote
 
 LONG = 20.0
 STRATEGIES = ["stop", "continue", "skip", "retry"]
@@ -76,6 +77,12 @@ class Counter(BaseModel):
 
 class Failure(Exception):
     pass
+
+
+def other(job_state, n):
+    """Write as another activation would."""
+    with job_state._job.lock:
+        wrote(job_state._record, None, {"n": n})
 
 
 # --- state -----------------------------------------------------------------------------------------------------------
@@ -177,19 +184,12 @@ def test_a_conflict_at_a_point_fails_the_handler(kind, engine, point):
     async def first(ctx):
         seen = ctx.job_state.get_shared_data("n", 0)
         ctx.emit("output", data=1)
-        other(ctx.job_state)
+        other(ctx.job_state, 5)
         ctx.job_state.update_shared_data("n", seen + 1)
         if point == "wait":
             await ctx.step.wait_for("a", seconds=0)
         else:
             await ctx.step.run("a", lambda: 1)
-
-    def other(job_state):
-        """Write as another activation would between the read and the write."""
-        from routilux.core.machine import wrote
-
-        with job_state._job.lock:
-            wrote(job_state._record, None, {"n": 5})
 
     flow = Flow("f", engine=engine)
     flow.add_routine(Worker(as_kind(kind, first)), "worker")
@@ -493,3 +493,253 @@ def test_a_handler_that_swallows_suspend_waits_all_the_same(made):
 
     assert program.run() == "waited"
     assert len(runs) == 2
+
+
+# --- what others write while a handler waits -------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["wait", "step", "flush"])
+def point(request):
+    """Return ``async def point(ctx, name)``, which lets the handler run again, or its replay go on to what follows."""
+
+    async def reach(ctx, name="here"):
+        if request.param == "wait":
+            await ctx.step.wait_for(name, seconds=0)
+        elif request.param == "step":
+            await ctx.step.run(name, lambda: None)
+        else:
+            await ctx.flush()
+
+    return reach
+
+
+def test_s2_what_a_turn_wrote_before_a_point_is_its_own_when_it_runs_again(made, point):
+    @made
+    async def program(ctx):
+        job = ctx.job_state
+        job.get_routine_state("program")
+        job.update_routine_state("program", {"phase": "first"})
+        job.update_shared_data("n", job.get_shared_data("n", 0) + 1)
+        ctx.state["m"] = ctx.state.get("m", 0) + 1
+        await point(ctx)
+        await ctx.step.wait_for("again", seconds=0)
+        job.update_routine_state("program", {"phase": "second"})
+        job.update_shared_data("n", 2)
+        ctx.state["m"] += 1
+        return [job.get_routine_state("program"), ctx.state["n"], ctx.state["m"]]
+
+    assert program.run() == [{"phase": "second"}, 2, 2]
+
+
+def test_s2_j4_what_a_failed_attempt_wrote_after_a_point_is_the_next_ones_own(pipe, point):
+    async def handler(ctx):
+        n = ctx.job_state.get_shared_data("n", 0)
+        await point(ctx)
+        ctx.job_state.update_shared_data("n", n + 1)
+        if ctx.attempt == 1:
+            raise Failure
+
+    state, _ = pipe(handler, "retry")
+    state.raise_for_status()
+    assert state.get_shared_data("n") == 1
+
+
+def test_s2_j4_what_was_written_before_a_failed_step_that_is_done_anew_is_its_own(pipe, point):
+    async def handler(ctx):
+        n = ctx.job_state.get_shared_data("n", 0)
+        await point(ctx)
+        ctx.job_state.update_shared_data("n", n + 1)
+        await ctx.step.run("fails at first", fail_at_first, ctx.attempt, max_retries=0)
+        ctx.job_state.update_shared_data("n", n + 2)
+
+    def fail_at_first(attempt):
+        if attempt == 1:
+            raise Failure
+
+    state, _ = pipe(handler, "retry")
+    state.raise_for_status()
+    assert state.get_shared_data("n") == 2
+
+
+READS = {
+    "state": lambda ctx: ctx.state.get("n", 0),
+    "shared data": lambda ctx: ctx.job_state.get_shared_data("n", 0),
+    "routine state": lambda ctx: (ctx.job_state.get_routine_state("program") or {}).get("n", 0),
+}
+WRITES = {
+    "state": lambda ctx, n: ctx.state.update(n=n),
+    "shared data": lambda ctx, n: ctx.job_state.update_shared_data("n", n),
+    "routine state": lambda ctx, n: ctx.job_state.update_routine_state("program", {"n": n}),
+}
+
+
+@pytest.mark.parametrize("way", READS)
+@pytest.mark.parametrize("look", [True, False])
+def test_s2_what_somebody_else_wrote_during_a_wait_is_not_lost(made, way, look):
+    @made
+    async def program(ctx):
+        n = READS[way](ctx)
+        WRITES[way](ctx, n + 1)
+        if look:  # its own write is no look at what others write later
+            READS[way](ctx)
+        await ctx.step.wait_for_event("go", "go")
+        WRITES[way](ctx, n + 2)
+
+    state = resting(program.start())
+    if way == "routine state":
+        state.update_routine_state("program", {"n": 100})
+    else:
+        state.update_shared_data("n", 100)
+    program.engine.publish("go", None, state.job_id)
+    assert state.wait(timeout=LONG)
+    assert (str(state.status), state.error and state.error.type) == ("failed", "ConflictError")
+    kept = state.get_routine_state("program")["n"] if way == "routine state" else state.get_shared_data("n")
+    assert kept == 100
+
+
+def test_s2_a_default_is_no_look_at_other_keys(engine):
+    @workflow(engine=engine)
+    def program(ctx):
+        assert ctx.store.get("absent", None) is None
+        other(ctx.job_state, 10)
+        ctx.store.set("n", ctx.store.get("n") + 1)
+        return ctx.store.get("n")
+
+    assert program.run(initial_state={"n": 0}) == 11
+
+
+# --- edits that were dropped, keys that were counted -----------------------------------------------------------------
+
+
+class OutOfStock(Exception):
+    pass
+
+
+def test_j3_a_dropped_edit_has_the_values_that_it_had(engine):
+    @workflow(engine=engine)
+    def sell(ctx):
+        tries = []
+        for _ in range(2):
+            try:
+                with ctx.store.edit_state() as state:
+                    tries.append(state["stock"])
+                    state["stock"] -= 1
+                    if state["stock"] < 0:
+                        raise OutOfStock
+            except OutOfStock:
+                if len(tries) == 2:
+                    ctx.step.wait_for_event("refill", "refilled")
+        return tries
+
+    state = resting(sell.start(initial_state={"stock": 0}))
+    state.update_shared_data("stock", 5)
+    engine.publish("refilled", None, state.job_id)
+    assert state.wait(timeout=LONG)
+    state.raise_for_status()
+    assert state.result == [0, 0]
+    assert state.get_shared_data("stock") == 5
+
+
+def test_j3_dropped_edits_and_a_kept_one_before_the_same_point_have_each_its_own_values(engine):
+    seen = []
+
+    @workflow(engine=engine)
+    def program(ctx):
+        for drop in (True, True, False):
+            if 0 < len(seen) < 3:
+                other(ctx.job_state, len(seen))
+            try:
+                with ctx.store.edit_state() as state:
+                    seen.append(state["n"])
+                    state["n"] += 10
+                    if drop:
+                        raise Failure
+            except Failure:
+                pass
+        ctx.step.wait_for("a", seconds=0)
+        return ctx.store.get("n")
+
+    assert program.run(initial_state={"n": 0}) == 12
+    assert seen == [0, 1, 2, 0, 1, 2]
+
+
+def test_j4_an_edit_that_failed_the_attempt_sees_the_state_anew_in_the_next(engine):
+    attempts = []
+
+    @workflow(engine=engine, error_handler=ErrorHandler(ErrorStrategy.RETRY, max_retries=1, retry_delay=0))
+    def program(ctx):
+        ctx.step.run("first", lambda: None)
+        with ctx.store.edit_state() as state:
+            attempts.append(state["n"])
+            if state["n"] == 0:
+                other(ctx.job_state, 5)
+                raise Failure
+            state["n"] += 1
+
+    state = program.start(initial_state={"n": 0})
+    assert state.wait(timeout=LONG)
+    state.raise_for_status()
+    assert attempts == [0, 5]
+    assert state.get_shared_data("n") == 6
+
+
+def test_j3_a_refused_edit_and_the_next_one_have_each_its_own_values(engine):
+    seen = []
+
+    @workflow(engine=engine, state_schema=Counter)
+    def program(ctx):
+        for new in ("no number", 7):
+            try:
+                with ctx.store.edit_state() as state:
+                    seen.append(state.n)
+                    state.items.append("x")
+                    state.n = new
+            except StateError:
+                pass
+        ctx.step.wait_for("a", seconds=0)
+        return ctx.store.get("n")
+
+    assert program.run() == 7
+    assert seen == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("way", ["edit", "copy"])
+def test_j3_keys_that_came_later_are_not_there_when_a_handler_runs_again(engine, way):
+    @workflow(engine=engine)
+    def order(ctx):
+        if way == "edit":
+            with ctx.store.edit_state() as state:
+                names = sorted(state)
+                state[f"order {len(state) + 1}"] = "new"
+        else:
+            names = sorted(ctx.state)
+            ctx.state[f"order {len(ctx.state) + 1}"] = "new"
+        ctx.step.wait_for_event("go", "go")
+        return names
+
+    state = resting(order.start(initial_state={"order 1": "old"}))
+    state.update_shared_data("theirs", 1)
+    engine.publish("go", None, state.job_id)
+    assert state.wait(timeout=LONG)
+    state.raise_for_status()
+    assert state.result == ["order 1"]
+    assert [state.get_shared_data(key) for key in ("order 1", "order 2", "theirs")] == ["old", "new", 1]
+
+
+def test_j3_a_key_that_an_edit_removed_is_there_when_it_runs_again(engine):
+    found = []
+
+    @workflow(engine=engine)
+    def program(ctx):
+        with ctx.store.edit_state() as state:
+            del state["draft"]
+            try:
+                del state["absent"]
+            except KeyError:
+                found.append("nothing")
+        ctx.job_state.update_shared_data("absent", 1)
+        ctx.step.wait_for("a", seconds=0)
+        return sorted(ctx.state)
+
+    assert program.run(initial_state={"draft": 1}) == ["absent"]
+    assert found == ["nothing", "nothing"]

@@ -27,9 +27,13 @@ def committed(record: JobRecord, activation: Activation, fact: Committed) -> Any
 
     Returns the history's entry when the activation has ended, what goes on when it waits or is retried, else None.
     """
-    if fact.batch is not NO_BATCH and not record.closed:
-        _put(record, activation, fact.batch, fact.at)
-    return OUTCOMES[fact.kind](record, activation, fact)
+    if fact.batch is NO_BATCH or record.closed:
+        return OUTCOMES[fact.kind](record, activation, fact)
+    _put(record, activation, fact.batch, fact.at)
+    result = OUTCOMES[fact.kind](record, activation, fact)
+    if fact.batch.writes and activation.id in record.points:
+        _note_own(record, record.points[activation.id][-1], fact.batch)
+    return result
 
 
 def _put(record: JobRecord, activation: Activation, batch: Batch, at: int) -> None:
@@ -45,6 +49,12 @@ def _put(record: JobRecord, activation: Activation, batch: Batch, at: int) -> No
         logged(record, entry, when)
     for output in batch.outputs:
         sent(record, *output)
+
+
+def _note_own(record: JobRecord, point: Point, batch: Batch) -> None:
+    """Have a turn that runs again from its start know its own writes: others may have made later ones."""
+    for area, values, removed in batch.writes:
+        point.own.update(((area, key), record.versions[area, key]) for key in (*values, *removed))
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------------

@@ -103,7 +103,9 @@ def forget_failed_step(record: JobRecord, delivery: int) -> None:
     """Let a step that has failed for good, if it is the last point of a turn, be done anew."""
     points = record.points.get(delivery)
     if points and points[-1].error is not None:
-        points.pop()
+        forgotten = points.pop()
+        if points:
+            points[-1].own.update(forgotten.own)
 
 
 def _keep_points(record: JobRecord, activation: Activation, points: list[Point] | None) -> None:

@@ -70,6 +70,7 @@ class Point:
         wait: what the turn waits for, or waited for.
         arrived: for each of the jobs that it waits for, how that ended.
         done: whether the handler went on from here.
+        own: which revisions of which keys (see `Wrote`) the turn itself has written up to here, since the point before.
     """
 
     kind: str
@@ -81,6 +82,7 @@ class Point:
     wait: Wait | None = None
     arrived: dict[str, Any] = field(default_factory=dict)
     done: bool = False
+    own: dict[tuple[str | None, str], int] = field(default_factory=dict)
 
 
 class Committed(NamedTuple):

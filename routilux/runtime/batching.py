@@ -25,10 +25,11 @@ class PendingBatch:
 
     ``areas`` are the values to write by area and key, `MISSING` for a key to be removed; ``seen`` the revisions that
     written keys must not have passed when they are committed, -1 for any. ``looked`` holds what was read by area and
-    key (None: the whole area), with its revision; ``reads`` the same in the form in which it is kept.
+    key (None: the whole area), with its revision; ``reads`` the same in the form in which it is kept. ``dropped`` tells
+    how many edits were dropped.
     """
 
-    __slots__ = ("areas", "log", "looked", "outputs", "reads", "seen")
+    __slots__ = ("areas", "dropped", "log", "looked", "outputs", "reads", "seen")
 
     def __init__(self) -> None:
         self.areas: dict[Area, dict[str, Any]] = {}
@@ -37,11 +38,12 @@ class PendingBatch:
         self.outputs: list[Sent] = []
         self.looked: dict[tuple[Area, str | None], tuple[Any, int]] = {}
         self.reads: list[Read] = []
+        self.dropped = 0
 
     @property
     def clean(self) -> bool:
         """Whether nothing was done or read."""
-        return not (self.areas or self.looked or self.log or self.outputs or self.seen or self.reads)
+        return not (self.areas or self.looked or self.log or self.outputs or self.seen or self.reads or self.dropped)
 
     def put(self, area: Area, values: Mapping[str, Any], removed: tuple[str, ...]) -> None:
         """Take in a write."""

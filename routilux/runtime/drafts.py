@@ -136,6 +136,10 @@ class Draft:
         """Return the handler as it stands in error messages."""
         return self.owner.where(self.activation.slot)
 
+    def known(self) -> set[str]:
+        """Return the keys that the handler knows something of: their values, or whether they were there."""
+        return self.read
+
     def changed_in_place(self) -> dict[str, Any]:
         """Return the values that are not what they were."""
         changed = {}
@@ -149,7 +153,7 @@ class Draft:
 class EditDraft(Draft):
     """The state inside ``edit_state()``, whose changes are committed together at its end."""
 
-    __slots__ = ("assigned", "face", "removed")
+    __slots__ = ("assigned", "face", "looked_for", "removed")
 
     def __init__(
         self, owner: Owner, activation: Activation, base: dict[str, Any], since: int, schema: StateSchema | None
@@ -158,6 +162,7 @@ class EditDraft(Draft):
         self.face: Any = None
         self.assigned: set[str] = set()
         self.removed: dict[str, None] = {}
+        self.looked_for: set[str] = set()  # keys that were removed, or were not there to be
 
     def put(self, key: str, value: Any) -> None:
         """Set a key; the value is validated when the edit ends."""
@@ -169,11 +174,16 @@ class EditDraft(Draft):
     def remove(self, key: str) -> None:
         """Remove a key. Raises KeyError when it is not there."""
         self.owner.admit(self)
+        self.looked_for.add(key)
         if self.values.pop(key, MISSING) is MISSING and key not in self.base:
             raise KeyError(key)
         self.base.pop(key, None)
         self.assigned.discard(key)
         self.removed[key] = None
+
+    def known(self) -> set[str]:
+        """See `Draft.known`."""
+        return self.read | self.looked_for
 
     def changes(self) -> dict[str, Any]:
         """Return the values that were set, or changed in place."""

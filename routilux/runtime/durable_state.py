@@ -38,7 +38,7 @@ class DurableState(Committing):
     waits_for: tuple[str, Wait] | None
     refused: Exception | None
     copied: dict[str, Any]
-    copy_noted: set[str]
+    copy_noted: set[str | None]
     edit_base: dict[str, Any]
     error: BaseException | None
 
@@ -54,6 +54,9 @@ class DurableState(Committing):
             self.pending = PendingBatch()
         points = self.record.points
         self.points = points.get(activation.id, NO_POINTS)[:] if points else NO_POINTS
+        if self.points:
+            self.own = {key: revision for point in self.points for key, revision in point.own.items()}
+            self.touched = True
         self.place = 0
         self.waits_for = None
         self.refused = None
@@ -136,7 +139,7 @@ class DurableState(Committing):
 
     def _look(self, activation: Activation, key: str) -> tuple[Any, int]:
         own = self.pending.own(None)
-        found = (own[key], self.record.revision) if key in own else self._looked(None, key)
+        found = (own[key], self._present()) if key in own else self._looked(None, key)
         with self.job.lock:
             self.still(activation)
             if key not in own:
@@ -223,9 +226,7 @@ class DurableState(Committing):
                 self.still(activation)
                 values, revision = dict(self.record.shared), self.record.revision
             for point in reversed(self.points[self.place :]):
-                for each in reversed(point.reads):
-                    if each.source == COPY and each.key is not None:
-                        values[each.key] = self._decoded(each)
+                values = self._as_read(values, [read for read in reversed(point.reads) if read.source == COPY])
             self.copied = values
         values = over(values, own)
         return (values if schema is None else schema.fields_of(values)), revision
@@ -265,11 +266,19 @@ class DurableState(Committing):
         values: dict[str, Any],
         removed: tuple[str, ...],
         seen: Any,
-    ) -> None:
+    ) -> int:
         """Gather a write; whether it loses somebody else's is known when it is committed."""
         for key in keys:
             self.pending.seen.setdefault((area, key), seen(key))
         self.pending.put(area, values, removed)
+        return self._present()
+
+    def _present(self) -> int:
+        """Return the revision that the turn knows its own writes at: one before all while it is replayed.
+
+        What others have written since it made them for the first time, it has not seen.
+        """
+        return 0 if self.replaying else self.record.revision
 
     # --- edits --------------------------------------------------------------------------------------------------------
 
@@ -277,9 +286,10 @@ class DurableState(Committing):
         """Return the values that an edit begins with: those that it had, when it is replayed."""
         values = dict(self.record.shared)
         if self.replaying:
-            for read in self.points[self.place].reads:
-                if read.source == EDIT and read.key is not None:
-                    values[read.key] = self._decoded(read)
+            reads = self.points[self.place].reads
+            dropped = self._dropped_edit()
+            source = dropped if any(read.source == dropped for read in reads) else EDIT
+            values = self._as_read(values, [read for read in reads if read.source == source])
         self.edit_base = values
         values = over(values, self.pending.own(None))
         return values if self.schema is None else self.schema.fields_of(values)
@@ -289,12 +299,44 @@ class DurableState(Committing):
         self.commit_draft()
         return bool(self.pending.own(None))
 
-    def _commit_edit(self, draft: EditDraft) -> None:
-        self._note_draft(draft, self.edit_base, set(), EDIT)
-        super()._commit_edit(draft)
+    def _as_read(self, values: dict[str, Any], reads: Iterable[Read]) -> dict[str, Any]:
+        """Return values with those that were read in the place of those that are there now."""
+        values = dict(values)
+        for read in reads:
+            if read.key is None:  # which keys there were
+                names = self.job.decode(read.form[0], WHAT)
+                values = {name: values[name] for name in names if name in values}
+        for read in reads:
+            if read.key is not None:
+                values[read.key] = self._decoded(read)
+        return values
 
-    def _note_draft(self, draft: Draft, base: Mapping[str, Any], noted: set[str], source: str) -> None:
-        keys: Iterable[str] = {**base, **dict.fromkeys(draft.read)} if draft.whole else draft.read
+    def _dropped_edit(self) -> str:
+        """Return the source of what the next edit reads, if that is dropped: one that leads to no point of its own."""
+        return f"{EDIT} {self.pending.dropped}"
+
+    def drop_edit(self, draft: EditDraft) -> None:
+        """Keep what a dropped edit has read with the next point: its body runs again when the turn does."""
+        if not self.replaying:
+            self._note_draft(draft, self.edit_base, set(), self._dropped_edit())
+        self.pending.dropped += 1
+
+    def _commit_edit(self, draft: EditDraft) -> None:
+        before = len(self.pending.reads)
+        self._note_draft(draft, self.edit_base, set(), EDIT)
+        try:
+            super()._commit_edit(draft)
+        except BaseException:
+            del self.pending.reads[before:]
+            self.drop_edit(draft)
+            raise
+
+    def _note_draft(self, draft: Draft, base: Mapping[str, Any], noted: set[str | None], source: str) -> None:
+        keys = {*base, *draft.known()} if draft.whole else draft.known()
+        if draft.whole and self.schema is None and None not in noted:
+            noted.add(None)
+            form = [self.job.encode(list(base), WHAT)]
+            self.pending.reads.append(Read(None, None, form, draft.since, source))
         for key in sorted(keys):
             if key not in noted and (self.schema is None or key in self.schema.fields):
                 noted.add(key)

@@ -81,6 +81,7 @@ class EditOperations(StateOperations):
         self.held = before
         self._check_outside(activation, refuse=keep)
         if not keep:
+            self.drop_edit(draft)
             return
         self._commit_edit(draft)
         if before is not None:
@@ -89,6 +90,9 @@ class EditOperations(StateOperations):
             with self.job.lock:
                 self.check(activation)
                 self.release(activation, held)
+
+    def drop_edit(self, draft: EditDraft) -> None:
+        """An edit is not committed."""
 
     def _commit_edit(self, draft: EditDraft) -> None:
         changed, removed = draft.changes(), tuple(draft.removed)

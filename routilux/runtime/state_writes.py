@@ -157,8 +157,7 @@ class StateWrites(ActingTurn):
         self.check(activation)
         if self.record.closed:
             return None
-        self.put(activation, None, keys, values, removed, seen)
-        return values, self.record.revision
+        return values, self.put(activation, None, keys, values, removed, seen)
 
     def put(
         self,
@@ -168,16 +167,21 @@ class StateWrites(ActingTurn):
         values: dict[str, Any],
         removed: tuple[str, ...],
         seen: Callable[[str], int],
-    ) -> None:
-        """Put a change into the record, unless it would lose one of somebody else's. The caller holds the lock."""
+    ) -> int:
+        """Put a change into the record, unless it would lose one of somebody else's; return its revision.
+
+        The caller holds the lock.
+        """
         for key in keys:
             self.check_conflict(activation, area, key, seen(key))
         wrote(self.record, area, values, removed)
         if self.job.listening.everything:
             self.job.note(Wrote(area, values, removed))
+        revision = self.record.revision
         for key in (*values, *removed):
-            self.own[area, key] = self.record.revision
+            self.own[area, key] = revision
         self.touched = True
+        return revision
 
     def seen(self, key: str) -> int:
         """Return the latest revision of a key of the shared data that this activation has read; -1 for none."""

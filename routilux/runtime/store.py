@@ -75,8 +75,10 @@ class Store:
         value = self._turn.read(parts[0], MISSING)
         try:
             if value is MISSING:
+                if default is not MISSING:
+                    return default
                 with self._turn.job.lock:
-                    known = dict(self._turn.shared)
+                    known = dict.fromkeys(self._turn.shared)
                 known.pop(parts[0], None)  # it may have come just now
                 paths.follow(known, parts[:1], path)
             return copy_value(paths.follow(value, parts[1:], path))

@@ -71,7 +71,7 @@ def _take_apart(taken: JobRecord) -> None:
 
 def _point_of(point: Point) -> Point:
     taken = copy(point)
-    taken.arrived = dict(point.arrived)
+    taken.arrived, taken.own = dict(point.arrived), dict(point.own)
     return taken
 
 

@@ -14,7 +14,7 @@ from .reading import Reader
 from .shapes import NONE, Shapes
 
 POINT_KINDS = ("step", "wait", "invoke", "edit", "flush")
-POINT_KEYS = frozenset({"kind", "name", "reads", "form", "error", "failures", "wait", "arrived", "done"})
+POINT_KEYS = frozenset({"kind", "name", "reads", "form", "error", "failures", "wait", "arrived", "done", "own"})
 
 
 class Texts(Protocol):
@@ -63,6 +63,8 @@ def point_form(point: Point, to: Texts, epoch: int) -> dict[str, Any]:
         form["arrived"] = [[to.text(job_id), answer] for job_id, answer in point.arrived.items()]
     if point.done:
         form["done"] = True
+    if point.own:
+        form["own"] = [[to.text(area), to.text(key), revision] for (area, key), revision in point.own.items()]
     return form
 
 
@@ -170,4 +172,8 @@ class PartReader:
             job_id, answer = self.row(each, 2, f"{where}'arrived'")
             point.arrived[self.text(job_id, f"{where}'arrived'")] = answer
         point.done = self.optional(form, "done", bool, where)
+        for each in self.optional(form, "own", list, where):
+            area, key, revision = self.row(each, 3, f"{where}'own'")
+            names = self.text_or_none(area, f"{where}'own'"), self.text(key, f"{where}'own'")
+            point.own[names] = self.amount(revision, f"{where}'own'")
         return point
