@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,7 @@ from routilux import (
     open_store,
 )
 from routilux.runtime import serving as serving_module
+from routilux.runtime.clock import Clock
 from routilux.store.memory import MemoryStore
 
 LONG = 20.0
@@ -828,6 +830,116 @@ def test_l3_a_coroutine_whose_time_is_up_is_retried_in_the_store_as_well(engine)
     state = flow.execute("r0", job_id="j")
     assert (state.status, tries, sink.got) == ("completed", [1, 2, 3], [3])
     assert [head.status for head in engine.jobs()] == ["completed"]
+
+
+class Late:
+    """A job's lock for commits, by which the time of a handler is up in the midst of its first commit.
+
+    That waits until the end of the attempt is about to be committed too, and is the first of both all the same: before
+    it has the lock, or ``inside``, when nothing is left but to write.
+
+    Args:
+        job: the job, whose lock it becomes.
+        give_up: what makes the time be up.
+        inside: whether the first commit has the lock by then.
+    """
+
+    def __init__(self, job: Any, give_up: Any, *, inside: bool = False) -> None:
+        self.lock, self.commits, self.keep = threading.Lock(), 0, job.keep
+        self.give_up, self.inside = give_up, inside
+        self.ending, self.over = Signal(), Signal()
+        job.commits, job.keep = self, self.write
+
+    def __enter__(self) -> None:
+        self.commits += 1
+        if self.commits > 1:
+            self.ending.set()
+            self.over.wait()
+        elif not self.inside:
+            self.wait_for_the_end()
+        self.lock.acquire()
+
+    def __exit__(self, *raised: Any) -> None:
+        self.lock.release()
+        self.over.set()
+
+    def write(self, *fact: Any) -> None:
+        if self.inside and not self.over.is_set():
+            self.wait_for_the_end()
+        self.keep(*fact)
+
+    def wait_for_the_end(self) -> None:
+        self.give_up()
+        self.ending.wait()
+
+
+@pytest.mark.parametrize(("inside", "kept"), [(False, (2, [2])), (True, (1, [1]))], ids=["waiting", "writing"])
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_l3_t1_an_edit_is_committed_whole_or_not_at_all_when_the_time_is_up(kind, inside, kept, opened):
+    """The clock stands still but for that moment."""
+    now, refused, over = [0], [], Signal()
+
+    def begin(step):
+        ctx = of_context(step)
+        step.emit("output", data=ctx.attempt)
+        ctx.job_state.append_to_shared_log({"attempt": ctx.attempt})
+        return ctx
+
+    def edit(ctx, state):
+        state["a"] = ctx.attempt
+        if ctx.attempt == 1:
+            Late(ctx.job_state._job, lambda: now.append(10**9), inside=inside)
+
+    def end(ctx, error):
+        if ctx.attempt == 1:
+            refused.append(error)
+            over.set()
+
+    def plain(step, **_):
+        ctx, error = begin(step), None
+        try:
+            with ctx.store.edit_state() as state:
+                edit(ctx, state)
+        except Exception as raised:
+            error = raised
+        end(ctx, error)
+
+    async def coroutine(step, **_):
+        ctx, error = begin(step), None
+        try:
+            async with ctx.store.edit_state() as state:
+                edit(ctx, state)
+        except Exception as raised:
+            error = raised
+        end(ctx, error)
+
+    step = Step(plain, timeout=0.05) if kind == "plain" else AsyncStep(coroutine, timeout=0.05)
+    sink = Sink()
+    with Engine(Clock(monotonic_ns=lambda: now[-1]), store=opened()) as engine:
+        flow = chain(step, sink, engine=engine)
+        flow.set_error_handler(ErrorHandler(ErrorStrategy.RETRY, retry_delay=0.0))
+        state = flow.execute("r0", job_id="j")
+        over.wait()
+        assert (state.status, (state.get_shared_data("a"), sink.got)) == ("completed", kept)
+        assert [entry["attempt"] for entry in state.get_shared_log()] == [kept[0]]
+        assert [type(error) for error in refused] == [type(None) if inside else ContextError]
+    with Engine(store=opened()) as engine:
+        chain(step, sink, engine=engine)
+        assert engine.get("j").get_shared_data("a") == kept[0]
+
+
+def test_l3_e3_what_a_handler_with_a_timeout_has_not_committed_is_dropped_when_execute_is_interrupted(engine):
+    def handle(step, **_):
+        ctx = of_context(step)
+        ctx.job_state.append_to_shared_log({"n": 1})
+        Late(ctx.job_state._job, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+        ctx.flush()
+
+    flow = chain(Step(handle, timeout=LONG), engine=engine)
+    with pytest.raises(KeyboardInterrupt):
+        flow.execute("r0", job_id="j")
+    state = engine.get("j")
+    assert (state.status, state.error.type, state.get_shared_log()) == ("failed", "KeyboardInterrupt", [])
 
 
 def of_context(step: Step) -> Any:

@@ -33,7 +33,13 @@ REFUSED = object()
 
 
 class Durable(DurableState):
-    """What turns of durable jobs have in common on threads and on the event loop."""
+    """What turns of durable jobs have in common on threads and on the event loop.
+
+    ``spoiled`` is set when the handler was given up. It may still be anywhere in here, on its own thread or on one that
+    commits for it; what it has done and not committed, and what it still does, is nothing any more.
+    """
+
+    spoiled: bool
 
     # --- points -------------------------------------------------------------------------------------------------------
 
@@ -87,17 +93,24 @@ class Durable(DurableState):
     def commit(self, kind: str, name: str | None = None, outcome: Any = None) -> Any:
         """Commit what was put together, as a point of this kind. Any thread may call it for the handler, which waits.
 
-        Raises what refuses the commit; the activation fails with it then, whatever the handler does.
+        Raises what refuses the commit; the activation fails with it then, whatever the handler does. ContextError when
+        the handler was given up meanwhile: all that it did since its last point is committed, or nothing of it.
         """
         activation = self.activation
-        assert activation is not None
+        if activation is None:  # a coroutine was given up before the thread that commits for it came to this
+            raise self.not_acting(f"the commit at its {kind}")
         try:
-            result = self._commit_fact(activation, kind, name, outcome, self._reads())
+            # What is dropped is dropped after `spoiled` is set: as long as it is not, everything here is of one batch.
+            result = self._commit_fact(activation, kind, name, outcome, self._reads(), lambda: not self.spoiled)
+            if result is REFUSED:
+                raise self.too_late(activation)
         except Exception as error:
-            self.refused = error
+            if not self.spoiled:
+                self.refused = error
             raise
         finally:
-            self._clear()
+            if not self.spoiled:
+                self._clear()
         self.job.tell()
         return result
 
@@ -105,8 +118,9 @@ class Durable(DurableState):
         """Return what the handler has read since the last point, in the form in which it is kept."""
         for (area, key), (value, revision) in self.pending.looked.items():
             self._keep_read(area, key, value, revision, LOOK)
-        if self.draft is not None:
-            self._note_draft(self.draft, self.copied, self.copy_noted, COPY)
+        draft = self.draft
+        if draft is not None:
+            self._note_draft(draft, self.copied, self.copy_noted, COPY)
         return tuple(self.pending.reads)
 
     def _commit_fact(
@@ -120,7 +134,9 @@ class Durable(DurableState):
     ) -> Any:
         job, record, slot = self.job, self.record, activation.slot
         delivery = activation.id
-        held = self.held
+        held, pending = self.held, self.pending
+        if self.spoiled:  # nothing of the handler is part of how its attempt ends
+            held, pending = [], PendingBatch()
         if kind not in ("end", "retry") and self.keeps_emissions(slot):
             held = None
         with job.commits:
@@ -131,9 +147,9 @@ class Durable(DurableState):
                 raise self.too_late(activation)
             if only_if is not None and not only_if():
                 return REFUSED
-            if self.pending.areas:
-                self._agree(activation)
-            batch = self.pending.batch(held)
+            if pending.areas:
+                self._agree(activation, pending)
+            batch = pending.batch(held)
             at = outcome[2] if kind == "end" else job.now()
             fact = Committed(delivery, slot.index, activation.started, kind, name, outcome, batch, reads, at)
             if kind == "end" and outcome[5] is not None:
@@ -150,9 +166,9 @@ class Durable(DurableState):
                 job.compact()
         return result
 
-    def _agree(self, activation: Activation) -> None:
+    def _agree(self, activation: Activation, pending: PendingBatch) -> None:
         """Raise ConflictError for a write that would lose somebody else's; let validators see what others wrote."""
-        pending, schema = self.pending, self.schema
+        schema = self.schema
         for (area, key), seen in pending.seen.items():
             self.check_conflict(activation, area, key, seen)
         own = pending.own(None)
@@ -163,6 +179,12 @@ class Durable(DurableState):
         if any(known is not None and shared[key] is not known[0] for key, known in looked):
             fields = {key: value for key, value in own.items() if value is not MISSING}
             own.update(schema.changed(shared, fields, (), {}, self.where(activation.slot)))
+
+    def drop_state(self) -> None:
+        """Drop what an attempt that was given up has not committed, and what it does from now on."""
+        self.spoiled = True
+        super().drop_state()
+        self.drop()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -207,6 +229,10 @@ class Durable(DurableState):
 
         Raises StoreError when that cannot be kept: the job halts then.
         """
+        if self.spoiled:  # by now, the handler may have said that it waits
+            error = self.refused or error
+            assert error is not None
+            return self._fail(activation, error, at)
         waits_for, self.waits_for = self.waits_for, None
         if waits_for is not None:
             error = None  # the handler was left, which is none

@@ -26,6 +26,7 @@ class DurableTaskTurn(Durable, TaskTurn):
     def __init__(self, job: DurableJob, activation: Activation, event_loop: EventLoop) -> None:
         super().__init__(job, activation, event_loop)
         self.prepare()
+        self.spoiled = False
         self.begin(activation)
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:
@@ -111,11 +112,6 @@ class DurableTaskTurn(Durable, TaskTurn):
 
     def overflow(self) -> None:
         """Let the handler go on: it awaits ``ctx.flush()`` now and then."""
-
-    def drop_state(self) -> None:
-        """Drop what an attempt that was given up has not committed."""
-        super().drop_state()
-        self.drop()
 
     async def flush_async(self) -> None:
         """Commit what the handler has done so far, and wait for room in the queue when it is full."""

@@ -20,7 +20,7 @@ class DurableTurn(Durable, Turn):
     def __init__(self, job: DurableJob, mailbox: Mailbox, depth: int = 0) -> None:
         super().__init__(job, mailbox, depth)
         self.prepare()
-        self.spoiled = False  # a thread that was given up may still be in here
+        self.spoiled = False
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""
@@ -82,12 +82,6 @@ class DurableTurn(Durable, Turn):
             self.error = raised
         if self.touched and self.waits_for is None:
             self.error = self.commit_changes(self.error)
-
-    def drop_state(self) -> None:
-        """Drop what an attempt that was given up has not committed."""
-        super().drop_state()
-        self.spoiled = True
-        self.drop()
 
     def overflow(self) -> None:
         """Commit, because many emissions wait for it, and let the queue get shorter."""

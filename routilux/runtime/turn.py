@@ -162,6 +162,8 @@ class Turn(Committing):
         except BaseException:
             self.helper = None
             helper.give_up()
+            self.thread = get_ident()
+            self.drop_state()  # the handler goes on, and may be about to commit it
             raise
         finally:
             self.thread = get_ident()
