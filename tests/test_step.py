@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from both import KINDS, as_kind
+from parts import Source, Step, chain
 from pydantic import BaseModel
 
 from routilux import (
     ContextError,
     DeclarationError,
     Engine,
+    ErrorHandler,
     ExecutionError,
     Flow,
     StateError,
@@ -30,6 +32,7 @@ from routilux import (
     workflow,
 )
 from routilux.routine.binding import returned_type
+from routilux.runtime.clock import Clock
 
 LONG = 20.0
 NOW = {"max_retries": 2, "base_delay": 0}
@@ -787,6 +790,34 @@ def test_without_a_store_steps_run_and_retry_all_the_same(in_memory, kind):
 
     assert workflow(engine=in_memory)(as_kind(kind, program)).run() == ["done", 36, True]
     assert function.calls == 3
+
+
+def test_e2_l3_a_handler_that_is_given_up_inside_a_step_leaves_those_of_the_next_deliveries_alone():
+    """The clock stands still but for the one moment that the first step takes too long."""
+    now, release, given_up, keys = [0], threading.Event(), [], []
+
+    def handle(step, data):
+        ctx = step.get_execution_context()
+
+        def call():
+            if data == 1:
+                given_up.append(threading.current_thread())
+                now.append(10**9)
+                assert release.wait(LONG)
+            elif data == 3:
+                release.set()
+                given_up[0].join(LONG)
+                keys.append(ctx.step.key)
+
+        ctx.step.run("call", call)
+
+    with Engine(Clock(monotonic_ns=lambda: now[-1])) as engine:
+        flow = chain(Source([1, 2, 3]), Step(handle, timeout=0.05), engine=engine)
+        flow.set_error_handler(ErrorHandler("continue"))
+        state = flow.execute("r0", job_id="j")
+    assert state.status == "completed"
+    assert [error.type for error in state.errors] == ["HandlerTimeoutError"]
+    assert [key.partition("/")[0] for key in keys] == ["j"]
 
 
 def test_without_a_store_a_coroutine_just_waits(in_memory):

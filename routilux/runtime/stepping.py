@@ -14,15 +14,19 @@ from .operations import Operations
 
 
 class Stepping(Operations):
-    """Steps of the activation that runs. ``step_key`` is that of the step whose function runs now."""
+    """Steps of the activation that runs.
 
-    __slots__ = ("names", "point", "step_key")
+    ``in_step`` holds the key of the step whose function runs now. Each activation has a list of its own: a thread that
+    was given up may still be inside a step, and leave it while the turn is at another activation.
+    """
+
+    __slots__ = ("in_step", "names", "point")
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.names: set[str] = set()
         self.point: Point | None = None
-        self.step_key: str | None = None
+        self.in_step: list[str] = []
 
     def effects(self) -> Callable[[Any], Any]:
         """Return what does, on this thread, what an operation of ``ctx.step`` asks for."""
@@ -34,7 +38,7 @@ class Stepping(Operations):
         self.check(activation)
         if self.editing is not None:
             raise StateError(f"{self.where(activation.slot)}: {what} inside edit_state(): leave the edit first")
-        if self.step_key is not None:
+        if self.in_step:
             raise StepError(f"{self.where(activation.slot)}: {what} inside a step: steps cannot be nested")
         return activation
 
@@ -84,9 +88,9 @@ class Stepping(Operations):
 
     def key(self) -> str:
         """Return the key of the step whose function runs. Raises StepError outside a step."""
-        if self.step_key is None:
+        if not self.in_step:
             raise StepError("step.key is that of the step whose function runs; there is none now")
-        return self.step_key
+        return self.in_step[-1]
 
     def no_wait(self, name: str) -> NoReturn:
         """Raise for a wait that would hold a thread."""
@@ -101,4 +105,5 @@ class Stepping(Operations):
         """Forget what an activation has done."""
         super().forget_state()
         self.names = set()
+        self.in_step = []
         self.point = None

@@ -59,7 +59,7 @@ class Stepping(Protocol):
     """A turn, as far as steps know it."""
 
     job: Any
-    step_key: str | None
+    in_step: list[str]
 
     def name(self, name: str, what: str) -> None:
         """Raise unless a point of this activation may have this name."""
@@ -128,6 +128,7 @@ def run(turn: Stepping, name: str, call: Call, options: StepOptions) -> Work:
     """Call a function once and for all; see `Steps.run`."""
     turn.name(name, f"step.run({name!r})")
     where, key = turn.place_of(name)
+    in_step = turn.in_step
     options.check(where)
     if not callable(call.function):
         raise StepError(f"{where}: a step needs a function to call, not {call.function!r}")
@@ -141,7 +142,7 @@ def run(turn: Stepping, name: str, call: Call, options: StepOptions) -> Work:
     if point is None:
         yield Do(lambda: turn.commit("start", name))
     while True:
-        turn.step_key = key
+        in_step.append(key)
         try:
             result = yield call
         except Exception as error:
@@ -155,7 +156,7 @@ def run(turn: Stepping, name: str, call: Call, options: StepOptions) -> Work:
         else:
             break
         finally:
-            turn.step_key = None
+            in_step.clear()
     try:
         form = turn.encode(result, f"the outcome of step {name!r}")
     except SaveError as error:
