@@ -382,6 +382,69 @@ def test_s4_an_assigned_object_of_which_validation_made_another_is_not_changed_i
     assert attempt(handler, state_schema=Numbers).error.type == "StateError"
 
 
+def popped(ctx):
+    return ctx.state.pop("batch")
+
+
+def deleted(ctx):
+    batch = ctx.state["batch"]
+    del ctx.state["batch"]
+    return batch
+
+
+def cleared(ctx):
+    batch = ctx.state["batch"]
+    ctx.store.clear()
+    return batch
+
+
+def popped_in_an_edit(ctx):
+    with ctx.store.edit_state() as state:
+        batch = state.pop("batch")
+        batch.append("edited")
+    return batch[:1]
+
+
+def deleted_by_an_edit(ctx):
+    batch = ctx.state["batch"]
+    with ctx.store.edit_state() as state:
+        del state["batch"]
+    return batch
+
+
+@pytest.mark.parametrize("take", [popped, deleted, cleared, popped_in_an_edit, deleted_by_an_edit])
+def test_s4_what_a_handler_has_taken_out_of_the_state_is_its_own(take):
+    def handler(ctx):
+        batch = take(ctx)
+        batch.append(2)
+        ctx.state["done"] = batch
+        batch.append(3)
+
+    state = run(handler, initial_state={"batch": [1]})
+    assert state._record.shared == {"done": [1, 2, 3]}
+
+
+def test_s4_what_was_taken_out_is_the_handlers_own_also_when_parts_of_it_had_been_written_otherwise():
+    def handler(ctx):
+        row = ctx.state["rows"][0]
+        ctx.store.set("rows.0.y", 5)
+        ctx.state.pop("rows")
+        row["x"] = 2
+
+    assert run(handler, initial_state={"rows": [{"x": 0}]})._record.shared == {}
+
+
+def test_s2_a_held_list_that_another_has_taken_out_is_not_changed_in_vain():
+    def handler(ctx):
+        items = ctx.state["items"]
+        yield
+        assert ctx.store.get("items", None) is None
+        items.append("mine")
+
+    state = conflicts(handler, lambda ctx: ctx.state.pop("items"), initial_state={"items": []})
+    assert "another activation" in state.error.message
+
+
 # --- edits and what goes on beside them ---------------------------------------------------------------------------
 
 

@@ -255,12 +255,16 @@ class WorkingCopy(Draft):
             self._pair(key, held, recorded)
 
     def was_written(self, key: str, recorded: Any, revision: int, *, by_another: bool = False) -> None:
-        """Note that a key has got this value, or none, by other means."""
+        """Note that a key has got this value, or none, by other means. What the handler itself took out is its own."""
         held, before = self.values.get(key, MISSING), self.base.get(key, MISSING)
         if recorded is before:
             self.newer[key] = revision
             return
         self._renew(key, recorded, revision)
+        if recorded is MISSING and not by_another:
+            self.values.pop(key, None)
+            self.lost.pop(key, None)
+            return
         if held is MISSING:
             return
         if held.__class__ not in ATOMS and same(held, recorded):
