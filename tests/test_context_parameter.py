@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from parts import Source, chain
 from pydantic import BaseModel
@@ -54,6 +56,42 @@ def test_b0_with_kwargs_the_rest_does_not_include_the_context():
     state = run(handler, {"a": 1})
     assert seen == [{"a": 1}]
     assert state.get_execution_history()[0].event_name == "output"
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return call
+
+
+def test_b0_a_decorated_function_of_ctx_gets_the_context():
+    seen = []
+
+    @decorated
+    @decorated
+    def handler(ctx, n):
+        seen.append((ctx.routine_id, n))
+
+    run(handler, {"n": 5, "ctx": "not this"})
+    assert seen == [("asks", 5)]
+
+
+def test_b0_in_a_decorated_method_ctx_is_a_parameter_like_others():
+    seen = []
+
+    class Takes(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("input", handler=self.handle)
+
+        @decorated
+        def handle(self, ctx, n):
+            seen.append((ctx, n))
+
+    chain(Takes()).execute("r0", {"n": 5, "ctx": "this"}).raise_for_status()
+    assert seen == [("this", 5)]
 
 
 def test_b0_each_turn_gets_its_own_context():

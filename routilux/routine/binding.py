@@ -83,7 +83,7 @@ class Binding:
             raise DeclarationError(f"{where}: the parameters of handler {self.handler!r} cannot be read") from error
         hints = _annotations(self.handler, parameters, where)
         names, needed = [], []
-        if _is_function_of_ctx(self.handler):
+        if _is_function_of_ctx(self.handler, parameters):
             hints.setdefault("ctx", ExecutionContext)
         for parameter in parameters:
             if parameter.kind is parameter.POSITIONAL_ONLY:
@@ -186,9 +186,10 @@ def _is_coroutine_function(handler: object) -> bool:
     return any(inspect.iscoroutinefunction(function) for function in functions_of(handler))
 
 
-def _is_function_of_ctx(handler: object) -> bool:
+def _is_function_of_ctx(handler: object, parameters: Iterable[inspect.Parameter]) -> bool:
     """Whether a handler is a function, not a method, whose first parameter has the name of the context."""
-    return inspect.isfunction(handler) and handler.__code__.co_varnames[:1] == ("ctx",)
+    first = next(iter(parameters), None)
+    return inspect.isfunction(handler) and first is not None and first.name == "ctx"
 
 
 def _annotations(handler: Callable[..., Any], parameters: Iterable[inspect.Parameter], where: str) -> dict[str, Any]:
