@@ -10,7 +10,7 @@ import pytest
 from both import KINDS, as_kind
 from crashing import Mortal
 from parts import LONG, resting
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 
 from routilux import (
     ChildHandle,
@@ -401,6 +401,78 @@ def test_results_with_extra_fields_unpack_too_and_stay_hashable(made):
         return {**result}
 
     assert program.run() == {"n": 1, "other": 2}
+
+
+class Pets(RootModel[list[str]]):
+    def __iter__(self):
+        return iter(self.root)
+
+    def __getitem__(self, item):
+        return self.root[item]
+
+
+class Keyed(BaseModel):
+    n: int = 1
+
+    def keys(self):
+        return ["own"]
+
+
+class Ring(BaseModel):
+    keys: list[str] = []
+
+
+@pytest.mark.parametrize(
+    ("result", "look"),
+    [
+        (Pets(["cat", "dog"]), lambda pets: [pets[0], *pets]),
+        (Keyed(), lambda keyed: keyed.keys()),
+        (Ring(keys=["front", "back"]), lambda ring: ring.keys),
+        (Open(n=1, keys=["front"]), lambda opened: opened.keys),
+    ],
+    ids=["items", "keys", "field", "extra"],
+)
+def test_a_result_with_items_or_keys_of_its_own_keeps_them(made, result, look):
+    @workflow
+    def child(ctx) -> type(result):
+        return result
+
+    @made
+    async def program(ctx):
+        answer = await ctx.step.invoke_and_wait("call", child)
+        assert (type(answer), answer) == (type(result), result)
+        return look(answer)
+
+    assert program.run() == look(result)
+
+
+def test_a_result_is_no_new_class_to_those_that_count_their_subclasses(made):
+    known = []
+
+    class Counted(BaseModel):
+        def __init_subclass__(cls, *, tag, **options):
+            super().__init_subclass__(**options)
+            known.append((cls.__name__, tag))
+
+        @classmethod
+        def __pydantic_init_subclass__(cls, **options):
+            known.append(cls.__name__)
+
+    class Tagged(Counted, tag="t"):
+        n: int = 1
+
+    before = [*known]
+
+    @workflow
+    def child(ctx) -> Tagged:
+        return Tagged(n=2)
+
+    @made
+    async def program(ctx):
+        return {**await ctx.step.invoke_and_wait("call", child)}
+
+    assert program.run() == {"n": 2}
+    assert known == before
 
 
 def test_a_childs_result_can_be_kept_in_the_state_emitted_and_returned_by_a_step(made):

@@ -27,6 +27,23 @@ else:
         __module__ = "pydantic.main"
 
 
+class Quiet:
+    """The first base of a class that is made from a user's model, whose class hooks are not to see it."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        pass
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        pass
+
+    @classmethod
+    def __pydantic_on_complete__(cls) -> None:
+        pass
+
+
 _base: Any = ()  # pydantic's BaseModel, once somebody has imported it
 
 

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from ..core.comparing import same
 from ..core.copying import ATOMS, attributes, copy_payload
+from ..core.models import Quiet
 from ..errors import RoutiluxError
 from ..routine.binding import shortened
 from .origins import At, Origins, Refusal, bare
@@ -24,19 +25,6 @@ from .origins import At, Origins, Refusal, bare
 _PLAIN: tuple[Any, ...] = (*ATOMS, bytearray, list, dict, set, frozenset, tuple, deque, Any)
 _NO_SCHEMAS = frozenset({"default", "metadata", "cls", "serialization"})  # in a core schema
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
-
-
-class Quiet:
-    """The first base of a class that is made from a user's model, whose class hooks are not to see it."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        pass
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        pass
 
 
 def derived(model: type[BaseModel], *bases: type, **attributes: Any) -> Any:

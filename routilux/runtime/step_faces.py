@@ -174,7 +174,8 @@ class Steps(StepWork):
     ) -> Any:
         """Start a job as `invoke` does, wait until it has ended, and return its result.
 
-        A result that is a pydantic model can also be unpacked with ``**``.
+        A result that is a pydantic model can also be unpacked with ``**``; one whose class has items or ``keys`` of its
+        own is what it is.
 
         Raises:
             StepExecutionError: when the job failed, or was cancelled.

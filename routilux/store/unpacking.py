@@ -1,10 +1,13 @@
-"""Models that can also be unpacked with ``**``, as a mapping can: the results of jobs that a handler has invoked."""
+"""Models that can also be unpacked with ``**``, as a mapping can: the results of jobs that a handler has invoked.
+
+A model with items or keys of its own stays as it is: what it does by itself comes first.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..core.models import BaseModel, is_model, model_base
+from ..core.models import BaseModel, Quiet, is_model, model_base
 
 
 def plain_kind(kind: type) -> type:
@@ -19,7 +22,7 @@ _mapping_classes: dict[type, type] = {}
 def as_mapping(result: Any) -> Any:
     """Return a model as an instance of a subclass that unpacks with ``**`` too, anything else as it is."""
     kind = type(result)
-    if not is_model(result) or plain_kind(kind) is not kind:
+    if not is_model(result) or plain_kind(kind) is not kind or _has_items(result):
         return result
     made = _mapping_classes.get(kind)
     if made is None:
@@ -32,6 +35,14 @@ def as_mapping(result: Any) -> Any:
     return _with_values_of(result, made)
 
 
+def _has_items(model: BaseModel) -> bool:
+    """Whether items or keys of a model are something already: by its class, as a field, or as an extra value."""
+    kind = type(model)
+    if hasattr(kind, "__getitem__") or hasattr(kind, "keys") or "keys" in kind.model_fields:
+        return True
+    return "keys" in (model.__pydantic_extra__ or ())
+
+
 def _with_values_of(model: BaseModel, kind: type) -> Any:
     """Return an instance of a class that has the very values of a model."""
     new: Any = object.__new__(kind)
@@ -40,7 +51,7 @@ def _with_values_of(model: BaseModel, kind: type) -> Any:
     return new
 
 
-class _Unpacking:
+class _Unpacking(Quiet):
     """Makes a model a mapping, as far as ``**`` asks; in all else it is like the one that it was made from."""
 
     def keys(self: Any) -> list[str]:
