@@ -432,6 +432,68 @@ def test_s3_serializers_of_the_schema_are_honoured_at_every_commit():
         assert (state.get_shared_data("kind"), state.get_shared_data("words")) == (str, {"x", "y"})
 
 
+class Secretive(BaseModel):
+    password: str = Field("", exclude=True)
+    count: int = 0
+
+
+READS = {
+    "copy": lambda ctx: ctx.state.password,
+    "look": lambda ctx: ctx.store.get("password"),
+    "shared": lambda ctx: ctx.job_state.get_shared_data("password"),
+    "whole": lambda ctx: ctx.store.get_state().password,
+    "whole copy": lambda ctx: ctx.state.model_copy().password,
+}
+
+
+def edited(ctx):
+    with ctx.store.edit_state() as state:
+        state.count += 1
+        return state.password
+
+
+@pytest.mark.parametrize("read", [*READS.values(), edited], ids=[*READS, "edit"])
+def test_s3_what_was_read_of_an_excluded_field_is_kept_nowhere(read, tmp_path):
+    seen, path = [], tmp_path / "jobs.db"
+
+    def handle(ctx, **_):
+        seen.append((read(ctx), ctx.state.count))
+        ctx.step.wait_for_event("w", "go")
+        ctx.finish(ctx.state.password)
+
+    with Engine(store=open_store(f"sqlite:///{path}")) as engine:
+        flow = one(engine, handle, state_schema=Secretive)
+        state = flow.execute("r0", job_id="j", initial_state={"password": "hush-hush", "count": 5})
+        assert state.status == "waiting"
+        assert "hush-hush" not in str(state.to_dict())
+        assert not [each for each in tmp_path.iterdir() if b"hush-hush" in each.read_bytes()]
+        engine.publish("go", True, job_id="j")
+        assert state.wait(LONG)
+        state.raise_for_status()
+        assert (state.result, seen) == ("hush-hush", [seen[0]] * 2)
+        assert seen[0][0] == "hush-hush"
+
+
+def test_s3_a_handler_that_runs_again_elsewhere_finds_an_excluded_field_as_it_is_there(tmp_path):
+    seen, path = [], tmp_path / "jobs.db"
+
+    def handle(ctx, **_):
+        whole = ctx.store.get_state()
+        seen.append((ctx.store.get("password"), ctx.state.password, whole.password, whole.count, ctx.state.count))
+        ctx.step.wait_for_event("w", "go")
+
+    with Engine(store=open_store(f"sqlite:///{path}")) as engine:
+        flow = one(engine, handle, state_schema=Secretive)
+        assert flow.execute("r0", job_id="j", initial_state={"password": "x", "count": 5}).status == "waiting"
+    with Engine(store=open_store(f"sqlite:///{path}")) as engine:
+        one(engine, handle, state_schema=Secretive)
+        (state,) = engine.recover()
+        engine.publish("go", True)
+        assert state.wait(LONG)
+        state.raise_for_status()
+    assert seen == [("x", "x", "x", 5, 5), ("", "", "", 5, 5)]
+
+
 # --- the rest of what a handler can do ----------------------------------------------------------------------------
 
 

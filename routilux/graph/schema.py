@@ -41,6 +41,7 @@ class StateSchema:
         self.model = model
         self.where = where
         self.fields = frozenset(model.model_fields)
+        self.excluded = frozenset(name for name, field in model.model_fields.items() if field.exclude)  # never written
         self.face: type[BaseModel] | None = None  # what handlers work with; the runtime makes it
         self.models = Models()
         self.checked = self.models.of(model)

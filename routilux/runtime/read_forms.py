@@ -1,8 +1,8 @@
 """What a turn has read, in the form in which its points keep it.
 
 A field of a typed state whose value has no form of its own is kept as pydantic writes it, beside the others. One that
-pydantic does not write either, or that its model leaves out of what is written, is not kept: a handler that runs again
-finds it as it is then.
+pydantic does not write either is not kept, and neither is one that the model excludes from what is written, whatever
+its value is: a handler that runs again finds it as it is then.
 """
 
 from __future__ import annotations
@@ -36,16 +36,22 @@ class Coder(Protocol):
 
 
 def form_of(job: Coder, schema: StateSchema | None, key: str | None, value: Any) -> list[Any] | None:
-    """Return the form of a key of shared data, or of all of them, if the key is None. None when it cannot be kept.
+    """Return the form of a key of shared data, or of all of them, if the key is None. None when it is not kept.
 
     Raises SaveError for a value that has no form and is no field of the schema.
     """
-    try:
+    if schema is None:
         return [job.encode(value, WHAT)]
-    except SaveError:
-        fields = {} if schema is None else ({key: value} if key is not None else dict(value))
-        if schema is None or not fields.keys() & schema.fields:
-            raise
+    out = schema.excluded
+    if key in out:
+        return None
+    fields = {key: value} if key is not None else {name: each for name, each in value.items() if name not in out}
+    if key is not None or len(fields) == len(value):
+        try:
+            return [job.encode(value, WHAT)]
+        except SaveError:
+            if not fields.keys() & schema.fields:
+                raise
     own: dict[str, Any] = {}
     dumped: dict[str, Any] = {}
     for name, each in fields.items():
@@ -63,8 +69,6 @@ def form_of(job: Coder, schema: StateSchema | None, key: str | None, value: Any)
 
 
 def _dumped(job: Coder, schema: StateSchema, name: str, value: Any) -> list[Any]:
-    if schema.model.model_fields[name].exclude:
-        return []
     try:
         return [job.writer().value(dumped_field(schema.instance({name: value}), name), WHAT)]
     except Exception:  # serializers are the user's

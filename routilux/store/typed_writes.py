@@ -31,9 +31,8 @@ class TypedState:
     def __init__(self, schema: Any) -> None:
         self.schema = schema
         self.model: type[BaseModel] | None = None if schema is None else schema.model
-        fields = {} if self.model is None else self.model.model_fields
-        self.fields = frozenset(fields)
-        self.left_out = frozenset(name for name, field in fields.items() if field.exclude)
+        self.fields: frozenset[str] = frozenset() if schema is None else schema.fields
+        self.left_out: frozenset[str] = frozenset() if schema is None else schema.excluded
         self.itself = self.model is not None and models.serializes_itself(self.model)
 
     @property
