@@ -210,6 +210,25 @@ def test_a_locked_database_is_waited_for_once_by_all_who_share_the_commit(path, 
     store.append("job0", 1, [b"2"], 0)
 
 
+def test_a_job_that_begins_and_a_lone_entry_with_its_head_are_transactions_of_one_statement(store):
+    statements = []
+    connection_of(store).set_trace_callback(statements.append)
+    head = head_of("a")
+    store.append("a", 0, [b"begun"], 0, head)
+    store.append("a", 1, [b"2"], 0, head._replace(status="completed"))
+    assert not [each for each in statements if each.startswith(("BEGIN", "COMMIT", "SELECT"))]
+    assert (store.read("a"), store.heads()) == ((0, None, [b"begun", b"2"]), [head._replace(status="completed")])
+
+
+def test_j7_a_lone_entry_that_is_refused_leaves_the_head_as_it_was(store):
+    begin(store, "a")
+    head = head_of("a")
+    for after, epoch in [(0, 0), (2, 0), (1, 7)]:
+        with pytest.raises(StaleWriterError):
+            store.append("a", after, [b"2"], epoch, head._replace(status="completed", epoch=epoch))
+    assert (store.read("a")[2], [each.status for each in store.heads()]) == ([b"begun"], [head.status])
+
+
 def test_a_caller_who_leaves_on_ctrl_c_leaves_a_store_that_works(store):
     begin(store, "a")
     begin(store, "b")

@@ -4,7 +4,7 @@ Rules of this file:
 
 - Whoever has the turn uses the connection, and nobody blocks to get it. The turn is an entry in a dict: taking it so
   costs less than a lock, and a commit is so short that one notices.
-- A row whose caller finds the turn free and nobody in line is committed by itself, in its caller's thread.
+- One statement whose caller finds the turn free and nobody in line is committed by itself, in its caller's thread.
 - All else waits in line: a caller puts its request there, and looks whether the turn is free. Whoever takes it commits
   the whole line in one transaction: a line of one is the caller alone. Who finds it taken sleeps until its bell rings:
   because its request is done, or because the turn is free again and it is the first in line.
@@ -79,18 +79,21 @@ class SharedWriter:
         self._execute = self._cursor.execute
         self._store = store
         self._adding = adding
-        self._add_one = adding(1)
         self._turn: dict[str, object] = {}
         self._take_turn = self._turn.setdefault
         self._line: deque[_Request] = deque()
         self._closed = False
 
-    def add_alone(self, doing: str, row: tuple[object, ...]) -> bool:
-        """Add one row by itself, unless somebody else is writing or it does not fit; return whether it was added.
+    def write_alone(self, doing: str, statement: str, row: tuple[object, ...]) -> bool:
+        """Do one statement by itself, unless somebody else is writing or it does not fit; return whether it was done.
 
         It spares what a transaction costs beyond it, which is a quarter of a commit that need not wait for the disk;
-        at that speed, the lines of this method count as well. ``doing`` is formatted with the row. That must be a
-        new tuple, since the turn is taken under its identity.
+        at that speed, the lines of this method count as well.
+
+        Args:
+            doing: what it is about, as in "cannot <doing>", formatted with the row.
+            statement: what to do; it must violate a constraint, and so do nothing, where it does not fit.
+            row: its values. That must be a new tuple, since the turn is taken under its identity.
 
         Raises StoreError when the writer is closed or the statement failed.
         """
@@ -100,7 +103,7 @@ class SharedWriter:
         try:
             if self._take_turn(TURN, row) is not row or self._connection.in_transaction:
                 return False
-            self._execute(self._add_one, row)
+            self._execute(statement, row)
             return True
         except sqlite3.IntegrityError:
             return False

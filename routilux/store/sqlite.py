@@ -63,10 +63,11 @@ class SQLiteStore:
         self._process = os.getpid()
         self._forks = forks.count
         self._closed = False
-        self._writer = SharedWriter(
-            connected(self._path, self._name, synchronous, busy_timeout), self._name, work.add_entries
-        )
-        self._add_alone = self._writer.add_alone
+        connection = connected(self._path, self._name, synchronous, busy_timeout)
+        for statement in work.SHORTCUTS:
+            connection.execute(statement)
+        self._writer = SharedWriter(connection, self._name, work.add_entries)
+        self._write_alone = self._writer.write_alone
         self._reading = Lock()
         try:
             self._reader = connected(self._path, self._name, synchronous, busy_timeout)
@@ -80,12 +81,11 @@ class SQLiteStore:
         """Append entries to a job's journal; see FactStore."""
         if forks.count != self._forks:
             self._check_process()
-        row = None
-        if head is None and len(entries) == 1:
-            row = work.entry_if_current(job_id, after, entries[0], epoch)
-            if self._add_alone("append to job {0!r}", row):
-                return
+        alone = work.alone(job_id, after, entries, epoch, head)
+        if alone is not None and self._write_alone("append to job {0!r}", *alone):
+            return
         task = partial(work.append, self._name, job_id, after, entries, epoch, head)
+        row = alone[1] if alone is not None and head is None else None
         self._writer.write(f"append to job {job_id!r}", task, row)
 
     def read(self, job_id: str) -> tuple[int, bytes | None, list[bytes]]:

@@ -21,8 +21,37 @@ FIND_TO_CLAIM = f"SELECT {LAST}, claimed_at, {HEAD} FROM jobs WHERE id = ?"
 # The number is NULL, which the table refuses, unless these are the epoch and the last entry of the job.
 ENTRY_IF_CURRENT = f"(?, (SELECT ? + 1 FROM jobs WHERE id = ? AND epoch = ? AND {LAST} = ?), ?)"
 ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?)"
+ADD_IF_CURRENT = f"INSERT INTO entries VALUES {ENTRY_IF_CURRENT}"
 ADD_JOB = f"INSERT INTO jobs ({HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 CHANGE_HEAD = "UPDATE jobs SET flow_id = ?, status = ?, created = ?, updated = ? WHERE id = ?"
+# A job's head and an entry of it in one statement, which is a transaction by itself, where BEGIN, COMMIT and what is
+# between them are five. Only a trigger writes to two tables; these belong to a connection, not to the file.
+SHORTCUTS = (
+    f"CREATE TEMP VIEW beginning AS SELECT {HEAD}, NULL AS body FROM jobs",
+    f"""
+    CREATE TEMP TRIGGER begin INSTEAD OF INSERT ON beginning BEGIN
+        INSERT INTO jobs ({HEAD}) VALUES (NEW.{HEAD.replace(", ", ", NEW.")});
+        INSERT INTO entries VALUES (NEW.id, 1, NEW.body);
+    END
+    """,
+    """
+    CREATE TEMP VIEW change AS
+        SELECT id, flow_id, status, created, updated, epoch, base AS last, NULL AS body FROM jobs
+    """,
+    f"""
+    CREATE TEMP TRIGGER change_head INSTEAD OF INSERT ON change BEGIN
+        INSERT INTO entries VALUES (
+            NEW.id,
+            (SELECT NEW.last + 1 FROM jobs WHERE id = NEW.id AND epoch = NEW.epoch AND {LAST} = NEW.last),
+            NEW.body
+        );
+        UPDATE jobs SET flow_id = NEW.flow_id, status = NEW.status, created = NEW.created, updated = NEW.updated
+            WHERE id = NEW.id;
+    END
+    """,
+)
+BEGIN_JOB = "INSERT INTO beginning VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+CHANGE_JOB = "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def entry_if_current(job_id: str, after: int, entry: bytes, epoch: int) -> tuple[object, ...]:
@@ -34,6 +63,24 @@ def entry_if_current(job_id: str, after: int, entry: bytes, epoch: int) -> tuple
 def add_entries(count: int) -> str:
     """Return the statement that adds so many entries, or none when one does not follow the last one of its job."""
     return f"INSERT INTO entries VALUES {', '.join([ENTRY_IF_CURRENT] * count)}"
+
+
+def alone(
+    job_id: str, after: int, entries: Sequence[bytes], epoch: int, head: JobHead | None
+) -> tuple[str, tuple[object, ...]] | None:
+    """Return the statement that does by itself what `append` does, and its values; None when there is none.
+
+    It violates a constraint where `append` raises.
+    """
+    if len(entries) != 1:
+        return None
+    if head is None:
+        return ADD_IF_CURRENT, entry_if_current(job_id, after, entries[0], epoch)
+    if head.job_id != job_id or (not after and head.epoch != epoch):
+        return None
+    if after:
+        return CHANGE_JOB, (*head[:5], epoch, after, entries[0])
+    return BEGIN_JOB, (*head, entries[0])
 
 
 def append(
@@ -48,7 +95,7 @@ def append(
     """See FactStore.append."""
     if head is None and len(entries) == 1:
         try:
-            cursor.execute(add_entries(1), entry_if_current(job_id, after, entries[0], epoch))
+            cursor.execute(ADD_IF_CURRENT, entry_if_current(job_id, after, entries[0], epoch))
             return
         except sqlite3.IntegrityError:
             pass  # why is found out below
