@@ -196,7 +196,7 @@ PUBLIC = [
 ]
 # Public methods for other rooms of the package only: the reference leaves them out.
 INSIDE = {
-    "Engine": {"attach", "count_given_up_helper", "event_loop", "job_here", "moves", "release"},
+    "Engine": {"attach", "count_given_up_helper", "event_loop", "job_here", "release"},
     "Flow": {"changing", "entry_slot", "invocation", "known_types", "learn_types", "plan"},
     "Invocable": {"invocation"},
     "Slot": {"checked", "of"},

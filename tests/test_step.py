@@ -18,12 +18,14 @@ from parts import Source, Step, chain
 from pydantic import BaseModel
 
 from routilux import (
+    Context,
     ContextError,
     DeclarationError,
     Engine,
     ErrorHandler,
     ExecutionError,
     Flow,
+    Routine,
     StateError,
     StepError,
     StepExecutionError,
@@ -33,6 +35,8 @@ from routilux import (
 )
 from routilux.routine.binding import returned_type
 from routilux.runtime.clock import Clock
+from routilux.runtime.jobs import tell_parent
+from routilux.runtime.waits import waits_outside
 
 LONG = 20.0
 NOW = {"max_retries": 2, "base_delay": 0}
@@ -856,3 +860,127 @@ def test_without_a_store_children_run_and_answer(in_memory):
         return Item(name=f"item {payload['n']}")
 
     assert parent.run() == ["item 1", "item 2", "item 3"]
+
+
+def pausing(children):
+    @workflow(id="child")
+    async def child(ctx):
+        children.append(ctx.job_state)
+        ctx.flow.pause(ctx.job_state)
+
+    return child
+
+
+def waiting_for_an_event(children):
+    @workflow(id="child")
+    async def child(ctx):
+        children.append(ctx.job_state)
+        await ctx.step.wait_for_event("w", "never")
+
+    return child
+
+
+def with_an_open_input(children):
+    class Desk(Routine):
+        def __init__(self):
+            super().__init__()
+            self.define_slot("trigger", handler=self.ask)
+            self.define_slot("answer", handler=self.ask, external=True)
+
+        def ask(self, ctx: Context):
+            children.append(ctx.job_state)
+
+    flow = Flow("child")
+    flow.add_routine(Desk(), "desk")
+    return flow
+
+
+AT_REST = pytest.mark.parametrize("make", [pausing, waiting_for_an_event, with_an_open_input])
+
+
+def parent_of(child, engine):
+    """Return a workflow that returns how its child has ended."""
+
+    @workflow(engine=engine)
+    async def parent(ctx):
+        try:
+            await ctx.step.invoke_and_wait("call", child)
+        except StepExecutionError as error:
+            return str(error).partition("of flow 'child' ")[2]
+        return "completed"
+
+    return parent
+
+
+@AT_REST
+def test_d9_without_a_store_a_parent_rests_when_its_child_does(in_memory, make):
+    children = []
+    child = make(children)
+    state = parent_of(child, in_memory).flow.execute("parent", timeout=LONG)
+    assert state.status == "waiting"
+    (waits,) = waits_outside(state._job)
+    assert waits.startswith(f"step 'call', for job '{state.job_id}/1/call'")
+    if make is pausing:
+        child._flow.resume(children[0])
+    elif make is with_an_open_input:
+        child.close_input(children[0], "desk", "answer")
+    else:
+        child._flow.cancel(children[0], "enough")
+    assert state.wait(LONG)
+    assert state.result == ("was cancelled: enough" if make is waiting_for_an_event else "completed")
+
+
+@AT_REST
+def test_d9_without_a_store_nobody_waits_for_the_child_of_a_flow_that_was_shut_down(in_memory, make):
+    child = make([])
+    parent = parent_of(child, in_memory)
+    state = parent.flow.execute("parent", timeout=LONG)
+    (child if make is with_an_open_input else child._flow).shutdown()
+    shutting_down = threading.Thread(target=parent.flow.shutdown, daemon=True)
+    shutting_down.start()
+    shutting_down.join(LONG)
+    assert not shutting_down.is_alive()
+    assert state.status == "waiting"
+
+
+def test_d9_without_a_store_a_parent_rests_when_its_last_child_that_moves_has_ended(in_memory):
+    ready, looked, release, rests = (threading.Event() for _ in range(4))
+
+    @workflow
+    async def child(ctx, number):
+        if number == 1:
+            await asyncio.to_thread(release.wait, LONG)
+        else:
+            await asyncio.to_thread(ready.wait, LONG)
+            await ctx.step.wait_for_event("w", "never")
+
+    @workflow(engine=in_memory)
+    async def parent(ctx):
+        await ctx.step.invoke_all_and_wait("all", child, [1, 2])
+
+    state = parent.start()
+    job = state._job
+    look = job.look_whether_at_rest
+    job.look_whether_at_rest = lambda: (look(), looked.set())
+    ready.set()
+    assert looked.wait(LONG)
+    release.set()  # what it answers wakes nobody
+    with job.lock:
+        job.watchers.append(rests)
+        if job.at_rest:
+            rests.set()
+    assert rests.wait(LONG)
+    assert state.status == "waiting"
+    parent.flow.cancel(state)
+
+
+def test_a_job_in_memory_whose_flow_was_shut_down_does_not_go_on_when_its_child_ends(in_memory):
+    children = []
+    child = with_an_open_input(children)
+    parent = parent_of(child, in_memory)
+    state = parent.flow.execute("parent", timeout=LONG)
+    parent.flow.shutdown()
+    child.close_input(children[0], "desk", "answer")
+    assert children[0].wait(LONG)
+    tell_parent(children[0]._job, state._job)
+    assert state.status == "waiting"

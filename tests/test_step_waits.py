@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -684,6 +685,58 @@ def test_a_parent_whose_child_waits_for_an_event_rests_and_goes_on_with_it(made,
     state = resting(program.start(job_id="p"))
     engine.publish("go", 7)
     assert ended(state) == 7
+
+
+def begun(engine, job_id):
+    """Wait until there is a job with this id, and return its state."""
+    while job_id not in engine.keeping.live:
+        threading.Event().wait(0.001)
+    return engine.get(job_id)
+
+
+def test_d9_a_parent_rests_when_the_last_of_its_children_waits_for_the_outside(made, engine):
+    release = threading.Event()
+
+    @workflow
+    def child(ctx, number):
+        if number == 2:
+            return ctx.step.wait_for_event("w", "go")
+        assert release.wait(LONG)
+        return number
+
+    @made
+    async def program(ctx):
+        return await ctx.step.invoke_all_and_wait("all", child, [1, 2, 3])
+
+    state = program.start(job_id="p")
+    resting(begun(engine, "p/1/all.1"))
+    release.set()  # what the others answer wakes nobody
+    resting(state)
+    engine.publish("go", 7)
+    assert ended(state) == [1, 7, 3]
+
+
+def test_d9_a_parent_rests_when_a_child_that_sleeps_waits_only_for_one_that_rests(made, engine):
+    @workflow
+    def grandchild(ctx, number):
+        return ctx.step.wait_for_event("w", "go") if number == 2 else number
+
+    @workflow
+    def child(ctx):
+        return ctx.step.invoke_all_and_wait("all", grandchild, [1, 2])
+
+    @made
+    async def program(ctx):
+        return await ctx.step.invoke_and_wait("call", child)
+
+    state = resting(program.start(job_id="p"))
+    while "p/1/call" in engine.keeping.live:  # until only what it waits for is known of it
+        threading.Event().wait(0.001)
+        gc.collect()
+    with state._job.lock:
+        assert state._job.at_rest
+    engine.publish("go", 7)
+    assert ended(state) == [1, 7]
 
 
 def test_cancelling_a_parent_cancels_its_children(made, engine):

@@ -481,6 +481,20 @@ def test_run_says_which_child_waits_for_what(made):
         process.run(job_id="j")
 
 
+def test_run_names_only_the_children_that_still_wait(made):
+    @workflow
+    def child(ctx, number):
+        return number if number == 1 else ctx.step.wait_for_event("w", "go")
+
+    @made
+    async def process(ctx):
+        await ctx.step.invoke_all_and_wait("all", child, [1, 2])
+
+    message = r"at step 'all', for job 'j/1/all.1', which waits at step 'w', for an event 'go', and run\(\)"
+    with pytest.raises(ExecutionError, match=message):
+        process.run(job_id="j", timeout=LONG)
+
+
 def test_arun_leaves_the_event_loop_free_and_run_does_not(made):
     came = asyncio.Event()
     release = threading.Event()

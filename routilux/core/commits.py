@@ -200,6 +200,18 @@ def last_point(record: JobRecord, activation: Activation) -> Point:
     return record.points[activation.id][-1]
 
 
+def awaited(record: JobRecord, activation: Activation) -> Wait | None:
+    """Return what a turn still waits for: of other jobs, those of which it has not heard how they have ended.
+
+    It may be asked without the lock of the job, which may be about to go on.
+    """
+    wait, points = activation.wait, record.points.get(activation.id)
+    if wait is None or not wait.jobs or not points:
+        return wait
+    arrived = points[-1].arrived
+    return wait._replace(jobs=tuple(each for each in wait.jobs if each not in arrived))
+
+
 def is_over(record: JobRecord, activation: Activation, now: int) -> bool:
     """Whether what a turn waits for has come, or its time has."""
     wait = activation.wait

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..core.commits import addressee, answered, is_over, published
+from ..core.commits import addressee, is_over, published
 from ..core.history import with_data
 from ..core.job_record import Activation
 from ..core.plan import SlotPlan
@@ -164,7 +164,7 @@ class DurableJob(JournaledJob):
                 return
             self.keep(fact)
             with self.lock:
-                self.wake(answered(self.record, fact))
+                self.take_answer(fact)
 
     def begin_child(self, invocation: Any, job_id: str) -> None:
         """See `Job.begin_child`. When the store is not there for it, the job halts."""

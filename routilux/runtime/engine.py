@@ -293,10 +293,6 @@ class Engine(SharedThreads):
 
     # --- how ----------------------------------------------------------------------------------------------------------
 
-    def moves(self, jobs: tuple[str, ...]) -> bool:
-        """Whether one of these jobs, for which another one waits, will go on by itself."""
-        return True if self.keeping is None else self.keeping.moves(jobs)
-
     def job_here(self, job_id: str) -> Any:
         """Return a job that runs in this process, if it is known; of jobs without a store, it is not."""
         return None if self.keeping is None else self.keeping.seen_here(job_id)

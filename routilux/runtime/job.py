@@ -119,6 +119,16 @@ class Job(Receiving):
             return False
         return record.status is not JobStatus.WAITING or not self.moves
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the job has ended, or will go on by itself."""
+        return not self.at_rest or self.record.status.ended
+
+    def jobs_move(self, jobs: tuple[str, ...]) -> bool:
+        """See `Timed.jobs_move`. Those that are in nobody's hands any more were paused, or left by their flow."""
+        wanted, children = set(jobs), [each() for each in self.children]
+        return any(each.goes_on for each in children if each is not None and each.record.job_id in wanted)
+
     def look_whether_at_rest(self) -> None:
         """See to what is due when the job has come to rest, though nothing of its own has happened."""
         with self.lock:

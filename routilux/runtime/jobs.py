@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from ..core.commits import answered
 from ..core.copying import copy_payload, needs_copy
 from ..core.history import History
 from ..core.job_record import JobRecord
@@ -291,11 +290,12 @@ class Jobs:
 
     def at_rest(self, job: Job) -> None:
         """A job has come to rest, and counts as running no longer unless it waits. The caller holds the job's lock."""
-        if job.record.status is JobStatus.WAITING and job.halted is None:
-            return
-        if job.parent is not None and job.record.status.ended:
-            job.engine.committers.submit(partial(tell_parent, job, job.parent))
-        self.forget(job)
+        parent = job.parent
+        if parent is not None:  # which waits for its end, or may have come to rest with it
+            ended = job.record.status.ended
+            job.engine.committers.submit(partial(tell_parent, job, parent) if ended else parent.look_whether_at_rest)
+        if job.record.status is not JobStatus.WAITING or job.halted is not None:
+            self.forget(job)
 
     def forget(self, job: Job) -> None:
         """Count a job no longer among those that run."""
@@ -320,7 +320,7 @@ def tell_parent(job: Job, parent: Job) -> None:
     with parent.lock:
         for delivery, activation in list(parent.record.waiting.items()):
             if activation.wait is not None and job_id in activation.wait.jobs:
-                parent.wake(answered(parent.record, Answered(delivery, job_id, answer)))
+                parent.take_answer(Answered(delivery, job_id, answer))
                 break
         else:
             if job_id in parent.expected:

@@ -60,6 +60,9 @@ class Keeper(Protocol):
     def begun_to_wait(self, parent: Any, children: tuple[str, ...]) -> None:
         """A job has begun to wait for others."""
 
+    def moves(self, jobs: tuple[str, ...]) -> bool:
+        """Whether one of these jobs has ended, or will go on by itself."""
+
     def check_process(self) -> None:
         """Raise ExecutionError in a process made by fork."""
 
@@ -110,6 +113,10 @@ class JournaledJob(Job):
         self.most_before_snapshot = LEAST_BEFORE_SNAPSHOT
         self._facts = FactWriter(record.plan, self.writer(), record.epoch)
         self._sizes = {key: size_of(key, value) for key, value in record.shared.items()}
+
+    def jobs_move(self, jobs: tuple[str, ...]) -> bool:
+        """See `Timed.jobs_move`."""
+        return self._keeper.moves(jobs)
 
     # --- values ------------------------------------------------------------------------------------------------------
 

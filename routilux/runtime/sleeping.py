@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..core.commits import go_on, unfinished
+from ..core.commits import awaited, go_on, unfinished
 from ..core.points import Wait
 from ..errors import ExecutionError, RoutiluxError, StoreError
 from ..store.base import FactStore, JobHead
@@ -72,7 +72,8 @@ class Sleeping(Loading):
         Whoever has its state, or is inside ``execute``, keeps the object alive, which is woken then. The caller holds
         the job's lock.
         """
-        job_id, waits = job.record.job_id, [each.wait for each in job.record.waiting.values() if each.wait is not None]
+        job_id, waiting = job.record.job_id, job.record.waiting.values()
+        waits = [wait for each in waiting if (wait := awaited(job.record, each)) is not None]
         with self._lock:
             if self.held.get(job_id) is not job or job in self.suspects:
                 return
@@ -200,7 +201,7 @@ class Sleeping(Loading):
     def _moves(self, job_id: str) -> bool:
         job, sleeper = self.live.get(job_id), self.sleepers.get(job_id)
         if job is not None:
-            return not job.at_rest or job.record.status.ended
+            return job.goes_on
         if sleeper is None:  # another process has it
             return True
         return go_on(sleeper.waits, self.moves)

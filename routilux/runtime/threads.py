@@ -70,10 +70,6 @@ class SharedThreads:
         self._given_up_helpers = 0
         self._event_loop: Any = None
 
-    def moves(self, jobs: tuple[str, ...]) -> bool:
-        """Whether one of these jobs, for which another one waits, will go on by itself."""
-        return True
-
     def job_here(self, job_id: str) -> Any:
         """Return a job that runs in this process, if it is known."""
         return None

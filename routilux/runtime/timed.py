@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..core.commits import answered, go_on, is_over
+from ..core.commits import answered, awaited, go_on, is_over
 from ..core.job_record import Activation, JobRecord
 from ..core.machine import due, woken
 from ..core.points import Answered
@@ -48,7 +48,12 @@ class Timed(Informed):
     @property
     def moves(self) -> bool:
         """Whether a waiting job will go on without anybody outside doing something, at some time."""
-        return go_on([activation.wait for activation in self.record.waiting.values()], self.engine.moves)
+        waits = [awaited(self.record, activation) for activation in list(self.record.waiting.values())]
+        return go_on(waits, self.jobs_move)
+
+    def jobs_move(self, jobs: tuple[str, ...]) -> bool:
+        """Whether one of these jobs, which its handlers have started, has ended or will go on by itself."""
+        raise NotImplementedError
 
     def plan_retry(self, activation: Activation) -> None:
         """Have an activation run again when it is due. The caller holds the lock."""
@@ -90,13 +95,22 @@ class Timed(Informed):
             self.wake(activation)
         self.tell()
 
+    def take_answer(self, fact: Answered) -> None:
+        """Note how a job that one of its handlers waits for has ended. The caller holds the lock."""
+        activation = answered(self.record, fact)
+        if activation is None:  # others that it waits for may be at rest
+            self.settle()
+        else:
+            self.wake(activation)
+
     def wake(self, activation: Activation | None) -> None:
         """Let an activation go on, if it waits and handlers may start; else it does when they may again.
 
         The caller holds the lock.
         """
         record = self.record
-        may_go_on = record.status in (JobStatus.RUNNING, JobStatus.WAITING) and not record.holds
+        runs = record.status in (JobStatus.RUNNING, JobStatus.WAITING) and self.halted is None
+        may_go_on = runs and not record.holds
         if activation is not None and may_go_on and record.waiting.get(activation.id) is activation:
             timer = self.timers.pop(activation.id, None)
             if timer is not None:
