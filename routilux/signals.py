@@ -3,10 +3,10 @@
 A receiver is connected once, ``signals.job_failed.connect(receiver)``, or for one flow only,
 ``signals.job_failed.connect(receiver, sender=flow)``. It is called as ``receiver(flow, job_state=..., ...)`` with the
 keyword arguments that the signal names, after what it hears of was committed, in the order of the commits, by a
-thread that has made one (for coroutine handlers, by a worker thread), so it should be quick. It holds no lock and is no
-part of any handler's turn. What it raises is logged and harms nobody. ``execute`` returns after all receivers have
-heard of the job's end. Blinker keeps weak references: connect functions and methods that live on, or pass
-``weak=False``.
+thread that has made one (for coroutine handlers and for timers, by a worker thread), so it should be quick. It holds no
+lock and is no part of any handler's turn. What it raises is logged and harms nobody. ``execute`` returns after all
+receivers have heard of the job's end. Blinker keeps weak references: connect functions and methods that live on, or
+pass ``weak=False``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from _thread import get_ident
@@ -234,6 +235,17 @@ def test_a_cancelled_timer_is_not_called_and_not_kept():
     thread.join(LONG)
     assert not thread.is_alive()
     assert calls == []
+
+
+def test_a_timer_whose_call_raises_stops_no_other(monkeypatch):
+    raised, called = [], threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda details: raised.append(details.exc_type))
+    timers = Timers(Clock())
+    timers.at(0, lambda: sys.exit())
+    timers.at(1, lambda: 1 // 0)
+    timers.at(2, called.set)
+    assert called.wait(LONG)
+    assert raised == [SystemExit, ZeroDivisionError]
 
 
 def test_times_come_from_the_engines_clock():

@@ -14,6 +14,8 @@ import pytest
 from parts import AsyncStep, Sink, Source, Step, chain
 
 from routilux import (
+    AsyncContext,
+    Clock,
     ContextError,
     DeclarationError,
     Engine,
@@ -520,6 +522,81 @@ def test_h4_a_receiver_that_hears_of_a_coroutine_handler_may_execute_a_flow():
             with getattr(signals, name).connected_to(receiver, sender=flow):
                 flow.execute("r0")
     assert [state.status for state in states] == ["completed"] * 4
+
+
+class Naps(Routine):
+    def __init__(self):
+        super().__init__()
+        self.define_slot("input", handler=self.nap)
+
+    async def nap(self, ctx: AsyncContext):
+        await ctx.step.wait_for("nap", hours=1)
+
+
+class ListensForAnHour(Routine):
+    def __init__(self):
+        super().__init__()
+        self.define_slot("input", handler=lambda: None)
+        self.define_slot("late", handler=lambda: None, external=True, deadline=3600.0)
+
+
+class Sandglass(Clock):
+    """A clock on which no time passes, but an hour whenever it is turned: by a signal, when it is a receiver."""
+
+    def __init__(self):
+        super().__init__(monotonic_ns=lambda: self.hours * 3600 * 10**9)
+        self.hours = 0
+
+    def turn(self, flow, **_):
+        self.hours += 1
+        flow.engine.timers.prune()  # whose thread looks at the clock then
+
+
+def retried_once():
+    def handle(step, **_):
+        if step.get_execution_context().attempt == 1:
+            raise ValueError("once")
+
+    step = Step(handle)
+    step.set_error_handler(ErrorHandler(ErrorStrategy.RETRY, retry_delay=0))
+    return step
+
+
+@pytest.mark.parametrize("store", [None, "memory:"])
+@pytest.mark.parametrize(("make", "name"), [(Naps, "job_resumed"), (ListensForAnHour, "input_closed")])
+def test_h4_a_receiver_that_hears_that_a_time_has_come_holds_up_no_timer(make, name, store):
+    ended, clock = [], Sandglass()
+
+    def receiver(flow, **_):
+        ended.append(other.start("r0").wait(LONG))
+
+    with Engine(clock, store=store and open_store(store)) as engine:
+        flow, other = flow_of(make(), engine=engine), chain(retried_once(), engine=engine)
+        with (
+            signals.job_waiting.connected_to(clock.turn, sender=flow),
+            getattr(signals, name).connected_to(receiver, sender=flow),
+        ):
+            state = flow.start("r0", slot="input")
+            assert state.wait(LONG)
+        assert (state.status, ended) == ("completed", [True])
+        for each in (flow, other):
+            each.shutdown()
+
+
+def test_e3_a_receiver_that_tells_the_process_to_stop_when_a_time_has_come_stops_the_job_and_no_timer():
+    clock = Sandglass()
+
+    def stop(flow, **_):
+        raise SystemExit(3)
+
+    with (
+        Engine(clock) as engine,
+        flow_of(Naps(), engine=engine) as flow,
+        signals.job_waiting.connected_to(clock.turn, sender=flow),
+    ):
+        with signals.job_resumed.connected_to(stop, sender=flow), pytest.raises(SystemExit):
+            flow.execute("r0")
+        assert flow.execute("r0", timeout=LONG).status == "completed"
 
 
 def test_h4_receivers_are_not_called_on_the_loop_of_whoever_awaits_the_job():

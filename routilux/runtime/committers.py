@@ -11,6 +11,16 @@ MOST = 16
 PATIENCE = 2.0  # seconds after which a thread without work ends
 
 
+def guarded(work: Callable[[], object]) -> None:
+    """Do something on a thread that goes on; what is raised is shown as what ends a thread is."""
+    try:
+        work()
+    except BaseException:
+        kind, error, trace = sys.exc_info()
+        assert kind is not None
+        threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))
+
+
 class Committers:
     """Up to ``MOST`` threads, made on demand; each ends when there is nothing to do for a while.
 
@@ -49,12 +59,7 @@ class Committers:
             work = self._next()
             if work is None:
                 return
-            try:
-                work()
-            except BaseException:
-                kind, error, trace = sys.exc_info()
-                assert kind is not None
-                threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))
+            guarded(work)
             del work
 
     def _next(self) -> Callable[[], object] | None:

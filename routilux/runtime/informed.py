@@ -90,12 +90,16 @@ class Informed(Crew):
                 self.note(fact, activation, kept)
 
     def tell(self) -> None:
-        """Tell listeners what was noted, if anything was: on an event loop, on a worker thread.
+        """Tell listeners what was noted, if anything was; a worker thread does when others wait for this one.
 
         Called without the lock.
         """
-        if self.notices.waiting and not (here.on_event_loop and self._tell_on_worker()):
+        if self.notices.waiting and not (self._needed_by_all() and self._tell_on_worker()):
             self.tell_here()
+
+    def _needed_by_all(self) -> bool:
+        """Whether this is the thread of an event loop, or of the timers, which must not wait for a listener."""
+        return here.on_event_loop or self.engine.timers.is_here()
 
     def _tell_on_worker(self) -> bool:
         """Have a worker thread tell, as listeners may take their time; return False when there is none."""

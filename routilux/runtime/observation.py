@@ -1,9 +1,9 @@
 """How those who listen are told what happens in a job.
 
 What happens is noted under the job's lock, in the order in which it was committed, and told afterwards without the
-lock, by one thread at a time, which is never one that runs an event loop. A job counts as at rest only when all of it
-has been told, so that whoever waits for a job finds that its listeners have heard everything. When nobody listens,
-nothing is noted.
+lock, by one thread at a time, which is never one that runs an event loop, or the timers. A job counts as at rest only
+when all of it has been told, so that whoever waits for a job finds that its listeners have heard everything. When
+nobody listens, nothing is noted.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import threading
+from _thread import get_ident
 from collections.abc import Callable
 
 from .clock import Clock
+from .committers import guarded
 
 
 class Timer:
@@ -23,7 +25,7 @@ class Timer:
 
 
 class Timers:
-    """Planned calls in the order in which they are due. Calls must be short and must not raise."""
+    """Planned calls in the order in which they are due. Calls must be short; one that raises stops no other."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -53,6 +55,11 @@ class Timers:
                 self._changed.notify()
         return timer
 
+    def is_here(self) -> bool:
+        """Whether the calling thread is the one that makes the calls."""
+        thread = self._thread
+        return thread is not None and thread.ident == get_ident()
+
     def prune(self) -> None:
         """Drop cancelled calls now rather than when they would have been due."""
         with self._changed:
@@ -75,4 +82,4 @@ class Timers:
                     self._changed.wait(min(left / 1e9, threading.TIMEOUT_MAX))
             call = timer.call
             if call is not None:
-                call()
+                guarded(call)
