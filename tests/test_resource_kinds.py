@@ -19,7 +19,20 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 from parts import Source, threads_besides
 
-from routilux import AsyncContext, Context, Engine, ErrorHandler, ErrorStrategy, ExecutionError, Flow, Resource, Routine
+from routilux import (
+    AsyncContext,
+    Context,
+    Engine,
+    ErrorHandler,
+    ErrorStrategy,
+    ExecutionError,
+    Flow,
+    Resource,
+    Routine,
+    open_store,
+    workflow,
+)
+from routilux.runtime.engine import default_engine
 
 LONG = 20.0
 
@@ -395,6 +408,37 @@ def test_s7_what_is_asynchronous_runs_where_coroutine_handlers_do(coroutine):
         flow.execute("source").raise_for_status()
     assert len(loops) == 3
     assert len(set(loops)) == 1
+
+
+@pytest.mark.parametrize("how", ["run", "registered", "invoked"])
+def test_s7_what_a_workflow_made_without_an_engine_shares_runs_where_its_handlers_do(how):
+    loops = []
+
+    async def factory():
+        loops.append(asyncio.get_running_loop())
+        yield "thing"
+        loops.append(asyncio.get_running_loop())
+
+    @workflow
+    async def child(ctx, number, thing: Annotated[str, Resource(factory)]):
+        loops.append(asyncio.get_running_loop())
+        return [number, thing]
+
+    with Engine(store=open_store("memory:")) as engine:
+
+        @workflow(engine=engine)
+        async def parent(ctx):
+            return await ctx.step.invoke_and_wait("call", child, 1)
+
+        if how == "registered":
+            engine.register(child)
+        result = parent.run() if how == "invoked" else child.run(1)
+        flow = child.flow_in(engine) if how == "invoked" else child.flow
+        flow.shutdown()
+    assert result == [1, "thing"]
+    assert len(loops) == 3
+    assert len(set(loops)) == 1
+    assert weakref.ref(flow) not in default_engine()._users
 
 
 async def cancelled_factory():

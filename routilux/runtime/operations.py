@@ -121,7 +121,7 @@ class Operations(EditOperations):
 
     def resource(self, name: str) -> Any:
         """Return a resource of the flow, by the name that it was given."""
-        return self.job.flow.resources.get(self.factory_of(name))
+        return self.job.flow.resources.get(self.factory_of(name), self.job.engine)
 
     def factory_of(self, name: str) -> Factory:
         """Return what makes a resource, by its name."""

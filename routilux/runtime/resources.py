@@ -1,10 +1,10 @@
 """The resources of a flow: each is built when it is first needed, by whoever needs it first, and closed at the end.
 
 A plain handler builds on its own thread. For a coroutine handler a thread is made, so that the event loop goes on. What
-belongs on the event loop is built there, in a task that lasts as long as the resource does, because some things have to
-be left by the task that has entered them. Whoever else needs the resource meanwhile waits on a bell of its own. What
-comes of a building goes to all who have waited for it, also when it is an error; the next use after an error tries
-again.
+belongs on an event loop is built on that of the engine whose job is the first to need it, in a task that lasts as long
+as the resource does, because some things have to be left by the task that has entered them. Whoever else needs the
+resource meanwhile waits on a bell of its own. What comes of a building goes to all who have waited for it, also when it
+is an error; the next use after an error tries again.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ class User(Protocol):
 
     flow_id: str
     max_workers: int
-    engine: SharedThreads
 
 
 class Build:
-    """One building of a resource.
+    """One building of a resource, in the ``engine`` of the job that was the first to need it.
 
     It is ``done`` when it is ``standing``, with a ``value`` and how to ``close`` it, or has failed with an ``error``.
     ``users`` is how many wait for that, or are at it. ``needs`` are other builds that its factory waits for, in a job
     that it executes. All of this changes under `_lock`.
     """
 
-    __slots__ = ("bells", "close", "done", "error", "factory", "needs", "standing", "users", "value")
+    __slots__ = ("bells", "close", "done", "engine", "error", "factory", "needs", "standing", "users", "value")
 
-    def __init__(self, factory: Factory) -> None:
+    def __init__(self, factory: Factory, engine: SharedThreads) -> None:
         self.factory = factory
+        self.engine = engine
         self.done = False
         self.standing = False
         self.value: Any = None
@@ -107,7 +107,6 @@ class Resources:
     def __init__(self, flow: User, named: dict[str, Factory]) -> None:
         self._flow = weakref.ref(flow)  # tasks on the event loop have this object, and must not keep the flow alive
         self._where = f"flow {flow.flow_id!r}"
-        self._engine = flow.engine
         self._named = named
         self._builds: dict[object, Build] = {}  # those under way, and those that stand
         self._built: list[Build] = []
@@ -119,8 +118,8 @@ class Resources:
         factory: Factory = find(self._named, name, "resource", where)
         return factory
 
-    def get(self, factory: Factory) -> Any:
-        """Return what a factory makes, built if it is not yet. The calling thread may have to wait.
+    def get(self, factory: Factory, engine: SharedThreads) -> Any:
+        """Return what a factory makes; if it is not yet there, it is built in this engine. The thread may have to wait.
 
         Raises:
             ExecutionError: when the flow is shut down, or the resource is needed to build itself.
@@ -128,17 +127,17 @@ class Resources:
         """
         build = self._builds.get(_key(factory))
         while build is None or not build.standing:
-            with self._needed(factory, True) as build:
+            with self._needed(factory, engine, True) as build:
                 if build.rings(bell := threading.Event()):
-                    with self._engine.pool.sleeping():
+                    with engine.pool.sleeping():
                         bell.wait()
         return build.value
 
-    async def get_in_task(self, factory: Factory, make_bell: Callable[[], TaskBell]) -> Any:
+    async def get_in_task(self, factory: Factory, engine: SharedThreads, make_bell: Callable[[], TaskBell]) -> Any:
         """Do as `get` does; the task may have to wait. When it is cancelled, the building goes on without it."""
         build = self._builds.get(_key(factory))
         while build is None or not build.standing:
-            with self._needed(factory, False) as build:
+            with self._needed(factory, engine, False) as build:
                 if build.rings(bell := make_bell()):
                     await bell.wait()
         return build.value
@@ -171,7 +170,7 @@ class Resources:
     # --- building -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _needed(self, factory: Factory, may_wait: bool) -> Iterator[Build]:
+    def _needed(self, factory: Factory, engine: SharedThreads, may_wait: bool) -> Iterator[Build]:
         """Give the build of a resource, begun if there was none, for somebody to wait for; then raise its error.
 
         An error that stops a thread is only raised where the build was begun. Others begin another one.
@@ -186,7 +185,7 @@ class Resources:
             build = self._builds.get(key)
             mine = build is None
             if build is None:
-                build = self._builds[key] = Build(factory)
+                build = self._builds[key] = Build(factory, engine)
             if within is not None:
                 if build.waits_for(within):
                     raise ExecutionError(
@@ -241,9 +240,9 @@ class Resources:
 
         flow = self._flow()
         assert flow is not None
-        self._engine.attach(flow, flow.max_workers)
+        build.engine.attach(flow, flow.max_workers)
         try:
-            event_loop = self._engine.event_loop(EventLoop)
+            event_loop = build.engine.event_loop(EventLoop)
         except RuntimeError as error:
             raise self._no_thread(build) from error
         event_loop.keep(self._live(build, made, event_loop.make_bell), variables)
@@ -255,7 +254,7 @@ class Resources:
 
         def close() -> None:
             closing.set()
-            with self._engine.pool.sleeping():
+            with build.engine.pool.sleeping():
                 closed.wait()
             for error in failures:
                 raise error

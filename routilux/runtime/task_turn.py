@@ -163,7 +163,7 @@ class TaskTurn(Committing):
 
     async def _add_resources(self, arguments: dict[str, Any], slot: SlotPlan) -> None:
         for parameter, factory in slot.resources:
-            arguments[parameter] = await self.job.flow.resources.get_in_task(factory, LoopBell)
+            arguments[parameter] = await self.job.flow.resources.get_in_task(factory, self.job.engine, LoopBell)
 
     async def make_arguments(self, activation: Activation) -> dict[str, Any]:
         """Return the arguments of the handler."""
@@ -260,7 +260,7 @@ class TaskTurn(Committing):
 
     async def resource_async(self, name: str) -> Any:
         """Return a resource of the flow, by the name that it was given."""
-        return await self.job.flow.resources.get_in_task(self.factory_of(name), LoopBell)
+        return await self.job.flow.resources.get_in_task(self.factory_of(name), self.job.engine, LoopBell)
 
     async def flush_async(self) -> None:
         """Commit in-place changes of the state, and wait for room in the queue when it is full."""

@@ -131,7 +131,7 @@ class Turn(Committing):
         """Call a handler that is given resources, unless nobody waits for it any more when they are there."""
         activation, record = self.acting("a handler with resources"), self.record
         for parameter, factory in slot.resources:
-            arguments[parameter] = self.job.flow.resources.get(factory)
+            arguments[parameter] = self.job.flow.resources.get(factory, self.job.engine)
         if not record.closed and record.running.get(activation.id) is activation:
             slot.binding.handler(**arguments)
 
