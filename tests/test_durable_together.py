@@ -11,7 +11,7 @@ from crashing import Mortal
 from test_durable_life import SOON, flow_of
 
 from routilux import ContextError, Engine, ExecutionError, Flow, Routine, StoreError, signals
-from routilux.runtime import committers, sleeping
+from routilux.runtime import committers, jobs, sleeping
 from routilux.runtime.committers import Committers
 from routilux.store.memory import MemoryStore
 
@@ -187,6 +187,66 @@ def test_l2_a_step_of_a_cancelled_job_is_not_tried_again(durable):
         flow.shutdown()
         assert len(calls) == 1
         assert "is not tried again" in left[0]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("how", ["cancelled", "finished"])
+def test_l2_a_handler_of_a_job_that_is_over_starts_no_other(durable, how):
+    with Engine(store=MemoryStore() if durable else None) as engine:
+        over, begun, refused = threading.Event(), [], []
+
+        def handle(ctx, **_):
+            ctx.step.invoke("before", child)
+            ctx.emit("out")
+            ctx.flush()
+            assert over.wait(SOON)
+            try:
+                ctx.step.invoke("after", child)
+            except ContextError as error:
+                refused.append(str(error))
+                raise
+
+        child = flow_of(engine, lambda ctx, **_: begun.append(ctx.job_id), flow_id="child")
+        flow = flow_of(
+            engine,
+            handle,
+            lambda ctx, **_: ctx.flow.cancel(ctx.job_state) if how == "cancelled" else ctx.finish(1),
+            execution_strategy="concurrent",
+            max_workers=2,
+        )
+        ends = signals.job_cancelled if how == "cancelled" else signals.job_completed
+        with ends.connected_to(lambda flow, **_: over.set(), sender=flow):
+            state = flow.execute("r0", job_id="j")
+        child.shutdown()
+        flow.shutdown()
+    assert state.status == ("cancelled" if how == "cancelled" else "completed")
+    assert refused == [f"flow 'f': job 'j' is {state.status}, and its handlers start no other jobs any more"]
+    assert [each for each in begun if each.endswith("after")] == []
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_l2_a_job_that_is_cancelled_while_a_handler_starts_another_cancels_that(durable, monkeypatch):
+    with Engine(store=MemoryStore() if durable else None) as engine:
+        cancelled, looked, release = threading.Event(), threading.Event(), threading.Event()
+        begin = jobs.Jobs.begin_child
+
+        def cancel_first(self, parent, invocation, job_id):
+            parent.cancel("meanwhile")
+            assert not durable or looked.wait(SOON)
+            return begin(self, parent, invocation, job_id)
+
+        monkeypatch.setattr(jobs.Jobs, "begin_child", cancel_first)
+        if durable:
+            cancel_children = engine.keeping.cancel_children
+            engine.keeping.cancel_children = lambda job: (cancel_children(job), looked.set())
+        child = flow_of(engine, lambda ctx, **_: release.wait(SOON), flow_id="child")
+        flow = flow_of(engine, lambda ctx, **_: ctx.step.invoke("c", child))
+        with signals.job_cancelled.connected_to(lambda flow, **_: cancelled.set(), sender=child):
+            assert flow.execute("r0").status == "cancelled"
+            assert cancelled.wait(SOON)
+        release.set()
+        child.shutdown()
+        flow.shutdown()
 
 
 def test_j4_closing_leaves_a_step_that_pauses_between_two_attempts():

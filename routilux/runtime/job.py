@@ -18,7 +18,7 @@ from ..core.machine import inherited, logged, paused, started, wrote
 from ..core.plan import Plan, SlotPlan
 from ..core.records import Logged, Wrote
 from ..core.status import JobStatus, check_change
-from ..errors import JobTimeoutError, StatusError
+from ..errors import ContextError, JobTimeoutError, StatusError
 from ..routine.binding import returned_type
 from .bells import Bell, ring
 from .crew import Hooks
@@ -260,10 +260,22 @@ class Job(Receiving):
             self.flow.learn_types([hint])
 
     def begin_child(self, invocation: Any, job_id: str) -> None:
-        """Start a job that one of this job's handlers has invoked, unless it was started before."""
+        """Start a job that one of this job's handlers has invoked, unless it was started before.
+
+        Raises ContextError when this job is over.
+        """
+        record = self.record
+        if record.closed:
+            raise ContextError(
+                f"flow {self.plan.flow_id!r}: job {record.job_id!r} is {record.status}, and its handlers start no "
+                f"other jobs any more"
+            )
         child = invocation.flow._jobs.begin_child(self, invocation, job_id)
         with self.lock:
             self.children = [*(each for each in self.children if each() is not None), weakref.ref(child)]
+            cancelled_meanwhile = record.status is JobStatus.CANCELLED
+        if cancelled_meanwhile:  # perhaps before there was this child to be found
+            self.engine.committers.submit(self.cancel_children)
 
     def call_on_loop(self, make: Callable[[], Any]) -> None:
         """Run a coroutine, which does not raise, on the engine's event loop."""

@@ -160,6 +160,9 @@ class Steps(StepWork):
             payload: what it begins with: the parameters of a flow's first delivery, or the payload of a workflow.
             initial_state: values of its shared data to begin with.
             entry: the routine that a flow starts with, when that is not clear.
+
+        Raises:
+            ContextError: when this job is over: it was cancelled, or another handler has finished it.
         """
         return drive(self._turn, self._invoke(name, flow, payload, initial_state, entry))  # type: ignore[no-any-return]
 
