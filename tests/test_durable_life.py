@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 from crashing import Mortal, World, outcome
+from parts import AsyncStep, Step, forever
 from pydantic import BaseModel
 
 from routilux import (
@@ -135,6 +136,36 @@ def test_l2_a_cancelled_job_stays_cancelled_over_a_crash():
     assert (state.status, state._record.reason) == ("cancelled", "enough")
     with pytest.raises(StatusError):
         flow.resume(state)
+
+
+@pytest.mark.parametrize("how", ["cancel", "finish"])
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+def test_l1_l2_the_store_tells_how_a_job_ended_while_a_handler_of_it_still_ran(kind, how, engine):
+    began = threading.Event()
+
+    async def sit(step):
+        began.set()
+        await forever()
+
+    def raise_late(step):
+        began.set()
+        while not step.get_execution_context().cancelled:
+            pass
+        raise ValueError("too late to count")
+
+    def end(ctx, **_):
+        assert began.wait(SOON)
+        if how == "cancel":
+            ctx.flow.cancel(ctx.job_state)
+        else:
+            ctx.finish("done")
+
+    flow = flow_of(engine, lambda ctx, **_: ctx.emit("out"), end, execution_strategy="concurrent", max_workers=3)
+    flow.add_routine(AsyncStep(sit) if kind == "coroutine" else Step(raise_late), "other")
+    flow.connect("r0", "out", "other", "input")
+    state = flow.execute("r0")
+    status = "cancelled" if how == "cancel" else "completed"
+    assert (state.status, [head.status for head in engine.jobs()]) == (status, [status])
 
 
 def failing(world, engine):

@@ -30,7 +30,18 @@ from routilux.core.fold import apply, fold
 from routilux.core.foresight import status_after
 from routilux.core.job_record import JobRecord
 from routilux.core.points import Batch, Committed, Emission
-from routilux.core.records import Began, Emitted, Ended, ErrorRecord, InputClosed, Paused, Received, Resumed, Started
+from routilux.core.records import (
+    Began,
+    Cancelled,
+    Emitted,
+    Ended,
+    ErrorRecord,
+    InputClosed,
+    Paused,
+    Received,
+    Resumed,
+    Started,
+)
 from routilux.core.status import JobStatus
 
 IN_MEMORY, DURABLE = "in memory", "durable"
@@ -934,9 +945,13 @@ class Run:
 
     def options(self):
         record = self.record
+        options = [lambda it=activation: self.end(it) for activation in record.running.values()] * 2
+        if record.status is JobStatus.FAILED and not record.running:
+            options.append(lambda: self.apply(Resumed(self.tick())))
         if record.status.ended:
-            return []
-        options = []
+            return options
+        if record.running and next(self.choices) % 20 == 0:
+            options.append(lambda: self.apply(Cancelled("enough", self.tick())))
         if record.status is JobStatus.PAUSED:
             options += [lambda: self.apply(Resumed(self.tick()))] * 3
         if record.status is JobStatus.RUNNING and next(self.choices) % 9 == 0:
@@ -962,23 +977,30 @@ class Run:
         return {} if number % 11 == 0 else {"k": number % 2}
 
     def handle(self, box):
-        delivery = box.deliveries()[0]
+        """Begin what is next in a mailbox, and often end it at once."""
+        delivery = box.resumed[0] if box.resumed else box.deliveries()[0]
+        self.apply(Committed(delivery.id, delivery.slot.index, self.tick(), "begin", None, None))
+        if next(self.choices) % 3:
+            self.end(self.record.running[delivery.id])
+
+    def end(self, activation):
         growing = len(self.facts) < 40
-        count = next(self.choices) % 4 if growing else 0
-        emissions = tuple(Emission("e", self.payload(), False, next(self.choices) % 7 == 0) for _ in range(count))
-        status = "failed" if next(self.choices) % 5 == 0 else "completed"
+        stop = len(self.facts) < 90 and next(self.choices) % (2 if self.record.closed else 6) == 0
+        count = next(self.choices) % 4 if growing and not stop else 0
+        emissions = [Emission("e", self.payload(), False, next(self.choices) % 7 == 0) for _ in range(count)]
+        error = ErrorRecord("Boom", "it broke", "") if stop else None
+        status = "failed" if stop or next(self.choices) % 5 == 0 else "completed"
+        finish = (None,) if not stop and next(self.choices) % 30 == 0 else None
         at = self.tick()
-        outcome = (status, 1, at, None, False, None)
-        self.apply(Committed(delivery.id, delivery.slot.index, at, "end", None, outcome, Batch(emissions), (), at))
+        outcome = (status, 1, at, error, stop, finish)
+        about = (activation.id, activation.slot.index, activation.started)
+        self.apply(Committed(*about, "end", None, outcome, Batch(tuple(emissions)), (), at))
 
     def apply(self, fact):
         record, expected = self.record, None
-        if isinstance(fact, Committed):  # live, the activation runs when its fact is written
-            apply(record, Committed(fact.delivery, fact.slot, fact.started, "begin", None, None))
-            self.facts.append(Committed(fact.delivery, fact.slot, fact.started, "begin", None, None))
-            expected = status_after(record, record.running[fact.delivery], fact) or record.status
-        elif not isinstance(fact, Started):
-            expected = status_after(record, None, fact) or record.status
+        if not isinstance(fact, Started):
+            activation = record.running.get(fact.delivery) if isinstance(fact, Committed) else None
+            expected = status_after(record, activation, fact) or record.status
         apply(record, fact)
         self.facts.append(fact)
         assert expected in (None, record.status), (fact, expected, record.status)
@@ -986,7 +1008,7 @@ class Run:
 
     def check(self):
         record, reach = self.record, self.plan.reach
-        if record.gathers is None:
+        if record.gathers is None or (record.closed and record.running):  # what still runs counts no more
             return
         assert record.gathers == recounted(record)
         assert not any(record.gathers.full(number) for number in range(len(reach.slots))), "what is full is delivered"
@@ -1014,15 +1036,9 @@ class RunInMemory(Run):
     durable = False
 
     def options(self):
-        record = self.record
-        if record.status is JobStatus.FAILED and not record.running:
-            return [lambda: self.apply(Resumed(self.tick()))]
-        if record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED):
-            return []
-        options = [option for option in super().options() if record.status is not JobStatus.FAILED]
-        for activation in record.running.values():
-            doings = [self.emit, self.emit, self.emit, self.end, self.end] if len(self.facts) < 60 else [self.end]
-            options += [lambda doing=doing, it=activation: doing(it) for doing in doings]
+        options = super().options()
+        if len(self.facts) < 60:
+            options += [lambda it=activation: self.emit(it) for activation in self.record.running.values()] * 3
         return options
 
     def handle(self, box):
@@ -1059,7 +1075,8 @@ def test_whatever_happens_a_gather_is_closed_when_nothing_can_reach_it_and_not_b
     assert fold(again, run.facts) == run.record
     for fact in run.facts:  # a snapshot after each changes nothing
         apply(restored, fact)
-        restored.gathers = recounted(restored)
+        if not restored.closed:
+            restored.gathers = recounted(restored)
     assert restored == run.record
 
 

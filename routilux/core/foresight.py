@@ -37,9 +37,11 @@ def status_after(record: JobRecord, activation: Activation | None, fact: Any) ->
 
 def _after_commit(record: JobRecord, activation: Activation, fact: Committed) -> JobStatus | None:
     status, kind = record.status, fact.kind
+    if record.closed:
+        return None
     if kind == "end" and fact.outcome[4]:
         return JobStatus.FAILED
-    if status is not JobStatus.RUNNING or record.closed:
+    if status is not JobStatus.RUNNING:
         return None
     if kind == "end":
         if fact.outcome[5] is not None:
