@@ -11,7 +11,7 @@ import threading
 import pytest
 from parts import AsyncStep, Meeting, Signal, Sink, Source, Step, at_rest, chain, forever, threads_besides
 
-from routilux import ContextError, Engine, ErrorHandler, Flow, JobTimeoutError, Routine
+from routilux import ContextError, Engine, ErrorHandler, Flow, JobTimeoutError, Routine, StepTimeoutError
 
 LONG = 20.0
 SHORT = 0.02
@@ -479,6 +479,74 @@ def test_l3_a_coroutine_whose_job_ran_out_of_time_before_its_first_step_runs_onl
             flow.resume(state)
         assert state.wait(LONG)
         assert (str(state.status), ran) == ("completed", [1])
+        assert at_rest(state)
+
+
+def give_up(state, how):
+    """Do to a job what `execute` does when its time is up, or its thread is interrupted."""
+    if how == "its time is up":
+        state._job.expire(1.0)
+    else:
+        state._job.interrupted(KeyboardInterrupt())
+
+
+GIVING_UP = pytest.mark.parametrize("how", ["its time is up", "an interrupt"])
+
+
+@GIVING_UP
+@pytest.mark.parametrize("what", ["a time", "an event", "a job"])
+def test_e4_l3_a_coroutine_that_waited_when_its_job_was_given_up_runs_anew_when_it_is_resumed(what, how):
+    engine, sink, begun, release = Engine(), Sink(), [], Signal()
+
+    async def last(step):
+        await release
+
+    async def wait(step):
+        begun.append(context_of(step).attempt)
+        steps, again = context_of(step).step, len(begun) > 1
+        if what == "a time":
+            await steps.wait_for("w", hours=0 if again else 1)
+        elif what == "an event":
+            with pytest.raises(StepTimeoutError):
+                await steps.wait_for_event("w", "never", timeout=0 if again else None)
+        else:
+            await steps.invoke_and_wait("w", other)
+        step.emit("output", data="went on")
+
+    with chain(AsyncStep(last), engine=engine) as other, chain(AsyncStep(wait), sink, engine=engine) as flow:
+        state = flow.start("r0")
+        while not state._record.waiting:
+            pass
+        give_up(state, how)
+        assert (str(state.status), state.pending_count, statuses(state, "r0")) == ("failed", 0, ["failed"])
+        flow.resume(state)
+        release.set()
+        assert state.wait(LONG)
+        assert (str(state.status), begun, sink.got) == ("completed", [1, 1], ["went on"])
+        assert statuses(state, "r0") == ["failed", "completed"]
+        assert at_rest(state)
+
+
+@GIVING_UP
+def test_e4_l3_a_coroutine_whose_wait_was_just_over_when_its_job_was_given_up_runs_anew(how):
+    engine, begun = Engine(), []
+
+    async def wait(step):
+        begun.append(1)
+        await context_of(step).step.wait_for("w", hours=2 - len(begun))
+
+    with chain(AsyncStep(wait), engine=engine) as flow:
+        state = flow.start("r0")
+        while not state._record.waiting:
+            pass
+        with Blocked(engine):
+            with state._job.lock:
+                state._job.wake(state._record.waiting[1])
+            assert (str(state.status), state._record.queued) == ("running", 1)
+            give_up(state, how)
+            flow.resume(state)
+        assert state.wait(LONG)
+        assert (str(state.status), len(begun)) == ("completed", 2)
         assert at_rest(state)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from parts import AsyncStep, Meeting, Signal, Sink, Source, at_rest, chain
+from parts import AsyncStep, Meeting, Signal, Sink, Source, Step, at_rest, chain, forever
 
-from routilux import Engine, Flow, StatusError
+from routilux import Engine, Flow, StatusError, open_store
 
 LONG = 20.0
 MODES = pytest.mark.parametrize(
@@ -119,6 +119,53 @@ def test_e4_resume_waits_for_coroutines_that_still_run():
         release.set()
         assert state.wait(LONG)
         assert statuses(state, "slow") == ["completed"]
+
+
+@pytest.mark.parametrize("store", [None, "memory:"], ids=["in memory", "durable"])
+def test_l1_e4_a_paused_job_fails_when_an_interrupt_takes_a_coroutine_of_it_which_runs_again(store):
+    began, sink = [Signal(), Signal()], Sink()
+
+    async def handler(step):
+        first = not began[0].is_set()
+        began[not first].set()
+        if first:
+            await forever()
+        step.emit("output", data="went on")
+
+    engine = Engine(store=None if store is None else open_store(store))
+    with engine, chain(AsyncStep(handler), sink, engine=engine) as flow:
+        state = flow.start("r0")
+        assert began[0].wait()
+        flow.pause(state)
+        state._job.interrupted(KeyboardInterrupt())  # as `execute` does
+        assert (str(state.status), state.failure.type) == ("failed", "KeyboardInterrupt")
+        assert store is None or [head.status for head in engine.jobs()] == ["failed"]
+        flow.resume(state)
+        assert state.wait(LONG)
+        assert (str(state.status), sink.got) == ("completed", ["went on"])
+
+
+@pytest.mark.parametrize("store", [None, "memory:"], ids=["in memory", "durable"])
+def test_l1_a_paused_job_stays_paused_when_an_interrupt_takes_nothing_from_it(store):
+    began, release, sink = Signal(), Signal(), Sink()
+
+    def handler(step):
+        began.set()
+        release.wait()
+        step.emit("output", data="went on")
+
+    engine = Engine(store=None if store is None else open_store(store))
+    with engine, chain(Step(handler), sink, engine=engine) as flow:
+        state = flow.start("r0")
+        assert began.wait()
+        flow.pause(state)
+        state._job.interrupted(KeyboardInterrupt())
+        release.set()
+        assert not state.wait(LONG)
+        assert (str(state.status), state.pending_count) == ("paused", 1)
+        flow.resume(state)
+        assert state.wait(LONG)
+        assert (str(state.status), sink.got) == ("completed", ["went on"])
 
 
 def test_l2_deferred_events_of_coroutines_leave_when_the_job_is_resumed():

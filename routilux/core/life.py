@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from .deliveries import close_gathers, drop, enqueue, release_deferred
@@ -32,6 +33,26 @@ def given_up(record: JobRecord, error: ErrorRecord, at: int, owner: int | None =
         if owner is None or activation.owner == owner:
             found.append((activation, give_up(record, activation, error, at)))
     return found
+
+
+def recalled(record: JobRecord, deliveries: Collection[int], at: int) -> None:
+    """Count turns that wait, or are about to go on after a wait, among those that run, to be given up with these.
+
+    They are turns of a job without a store whose coroutines are cancelled, so that nobody goes on with them.
+    """
+    found = [activation for delivery, activation in record.waiting.items() if delivery in deliveries]
+    for mailbox in record.mailboxes:
+        about = [activation for activation in mailbox.resumed if activation.id in deliveries]
+        for activation in about:
+            mailbox.resumed.remove(activation)
+        record.queued -= len(about)
+        found += about
+    for activation in found:
+        record.waiting.pop(activation.id, None)
+        record.points.pop(activation.id, None)
+        activation.wait = None
+        activation.started = at
+        record.running[activation.id] = activation
 
 
 def give_up(record: JobRecord, activation: Activation, error: ErrorRecord, at: int) -> tuple[Any, ...]:

@@ -291,7 +291,9 @@ class DurableJob(JournaledJob):
             thread, described = threading.get_ident(), describe(error)
             try:
                 self._keep_given_up(described, lambda activation: activation.owner in (thread, 0))
-                if self.record.status in (JobStatus.RUNNING, JobStatus.WAITING):
+                with self.lock:
+                    fails = self.fails_without(thread)
+                if fails:
                     self.keep(Failed(described, self.now()))
             except StoreError:
                 pass

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.copying import copy_payload, copy_value
 from ..core.job_record import JobRecord
-from ..core.life import cancelled, failed, given_up, resumed
+from ..core.life import cancelled, failed, given_up, recalled, resumed
 from ..core.machine import inherited, logged, paused, started, wrote
 from ..core.plan import Plan, SlotPlan
 from ..core.records import Logged, Wrote
@@ -300,6 +300,7 @@ class Job(Receiving):
         """
         message = f"flow {self.plan.flow_id!r}, job {self.record.job_id!r}: not ended within {timeout:g} seconds"
         with self.lock:
+            self.recall_tasks()
             running = [activation.slot for activation in self.record.running.values()]
             if running:
                 names = ", ".join(sorted({f"{slot.routine_id}.{slot.name}" for slot in running}))
@@ -328,14 +329,37 @@ class Job(Receiving):
         self.lock.abandon()
         with self.lock:
             self.interrupt, self.interrupt_thread = error, thread
-            self.fail(error)
+            self.recall_tasks()
             described = describe(error)
+            if self.fails_without(thread):
+                self.failure = error
+                self.note_given_up(failed(self.record, described, self.now()))
             for owner in (thread, 0):
                 self.note_given_up(given_up(self.record, described, self.now(), owner))
             self.cancel_tasks()
             self.leave(thread)
             self.settle()
         self.tell()
+
+    def fails_without(self, thread: int) -> bool:
+        """Whether an interrupt of a thread fails the job: if it runs, or is paused and loses a handler by it.
+
+        The caller holds the lock.
+        """
+        record = self.record
+        if record.status is JobStatus.PAUSED and not record.closed:
+            return any(activation.owner in (thread, 0) for activation in record.running.values())
+        return record.status in (JobStatus.RUNNING, JobStatus.WAITING)
+
+    def recall_tasks(self) -> None:
+        """Count coroutines that wait inside their turns among the handlers that run: they are about to be cancelled.
+
+        The caller holds the lock.
+        """
+        if self.asleep:
+            recalled(self.record, self.asleep, self.now())
+            self.woken.difference_update(self.asleep)
+            self.asleep.clear()
 
     def fail(self, error: BaseException) -> None:
         """Fail the job as a whole, if it runs. The caller holds the lock."""

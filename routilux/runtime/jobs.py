@@ -183,6 +183,10 @@ class Jobs:
 
     def begin_child(self, parent: Job, invocation: Invocation, job_id: str) -> Job:
         """Return the job that a handler of another one has invoked, which runs on worker threads from now on."""
+        with self._lock:
+            known = self._jobs.get(job_id)
+        if known is not None and known.parent is parent:  # the turn that has started it was given up, and runs anew
+            return known
         by = parent.record
         entry, params, state = invocation.entry, invocation.params, invocation.initial_state
         new = NewJob(entry, params, None, job_id, by.session_id, by.user_id, state)
@@ -290,12 +294,12 @@ class Jobs:
 
     def at_rest(self, job: Job) -> None:
         """A job has come to rest, and counts as running no longer unless it waits. The caller holds the job's lock."""
+        if job.record.status is not JobStatus.WAITING or job.halted is not None:
+            self.forget(job)  # before: whoever still finds it has it told later
         parent = job.parent
         if parent is not None:  # which waits for its end, or may have come to rest with it
             ended = job.record.status.ended
             job.engine.committers.submit(partial(tell_parent, job, parent) if ended else parent.look_whether_at_rest)
-        if job.record.status is not JobStatus.WAITING or job.halted is not None:
-            self.forget(job)
 
     def forget(self, job: Job) -> None:
         """Count a job no longer among those that run."""
