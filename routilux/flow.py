@@ -197,8 +197,10 @@ class Flow(Steerable, Streamable, Graph):
     def shutdown(self, *, cancel: bool = False) -> None:
         """Wait for the running jobs to end, close the resources, the last one built first, and let go of the threads.
 
-        A job that waits is not waited for: one in a store goes on when an engine recovers it, another one stays as it
-        is, and can be saved. Who waits for such a job gets an ExecutionError.
+        A job in a store that waits is not waited for: it goes on when an engine recovers it. One in memory is waited
+        for as long as it goes on by itself, as when a coroutine waits for a time; when it waits for something from
+        outside, it stays as it is, and can be saved. Who waits for such a job gets an ExecutionError. Coroutines that
+        wait inside a paused or failed job are cancelled.
         No job can be started afterwards. With ``cancel``, the jobs are cancelled first, those that wait too, so that
         only handlers that run are waited for. A second call does nothing.
 
@@ -223,6 +225,8 @@ class Flow(Steerable, Streamable, Graph):
             else:
                 wait_for_rest(job, None)
                 self._jobs.let_rest(job)
+        for job in self._jobs.left():
+            self._jobs.let_rest(job)
         try:
             self.resources.close()
         finally:

@@ -1,8 +1,9 @@
-"""L2, L5, E4: pausing, going on, and taking up failed jobs of coroutine handlers."""
+"""L1, L2, L5, E4, S7: pausing, going on, taking up failed jobs of coroutine handlers, and leaving them."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from parts import AsyncStep, Meeting, Signal, Sink, Source, Step, at_rest, chain, forever
@@ -194,3 +195,52 @@ def test_l5_state_is_carried_into_the_next_job():
         for _ in range(3):
             state = flow.execute("r0", job_state=state)
         assert state.get_shared_data("count") == 3
+
+
+# --- S7: the end of the flow ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["paused", "failed"])
+def test_d6_s7_shutdown_does_not_wait_for_what_a_coroutine_of_a_paused_or_failed_job_waits_for(status):
+    left = Signal()
+
+    async def nap(step, data):
+        try:
+            await context_of(step).step.wait_for("nap", days=1)
+        finally:
+            left.set()
+
+    def stop(step, data):
+        state = context_of(step).job_state
+        while not state._record.waiting:
+            pass
+        if status == "failed":
+            raise ValueError("no")
+        flow.pause(state)
+
+    flow = Flow("napping", engine=Engine())
+    flow.add_routine(Source([1]), "source")
+    flow.add_routine(AsyncStep(nap), "napper")
+    flow.add_routine(Step(stop), "stopper")
+    for target in ("napper", "stopper"):
+        flow.connect("source", "output", target, "input")
+    state = flow.execute("source")
+    assert str(state.status) == status
+    closing = threading.Thread(target=flow.shutdown, daemon=True)
+    closing.start()
+    closing.join(LONG)
+    assert not closing.is_alive()
+    assert left.wait()
+    assert str(state.status) == status
+
+
+def test_d6_shutdown_waits_for_a_job_in_memory_that_waits_for_a_time():
+    sink = Sink()
+
+    async def nap(step):
+        await context_of(step).step.wait_for("nap", seconds=0.01)
+        step.emit("output", data="rested")
+
+    with chain(AsyncStep(nap), sink, engine=Engine()) as flow:
+        state = flow.start("r0")
+    assert (str(state.status), sink.got) == ("completed", ["rested"])

@@ -470,7 +470,7 @@ def test_a_job_in_memory_whose_flow_is_shut_down_stays_as_it_is_and_keeps_nobody
     waiting.start()
     flow.shutdown()
     waiting.join(LONG)
-    assert errors == [f"flow 'desk' was shut down while job {state.job_id!r} waits; it goes on no more"]
+    assert errors == [f"flow 'desk' was shut down while job {state.job_id!r} is waiting; it goes on no more"]
     for change in (
         lambda: flow.send(state, "desk", "answer", text="x"),
         lambda: flow.close_input(state, "desk", "answer"),

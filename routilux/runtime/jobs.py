@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -82,6 +83,7 @@ class Jobs:
     def __init__(self, flow: Startable) -> None:
         self._flow = flow
         self._jobs: dict[str, Job] = {}
+        self._left: weakref.WeakSet[Job] = weakref.WeakSet()  # in memory, at rest with coroutines that wait
         self._lock = threading.Lock()
         self._shut_down = False
         self._hooks = Hooks(Turn, assist, serve, make_loop, wait, tell, self.at_rest)
@@ -90,6 +92,11 @@ class Jobs:
         """Return the jobs that run."""
         with self._lock:
             return list(self._jobs.values())
+
+    def left(self) -> list[Job]:
+        """Return the jobs in memory that came to rest while coroutines of theirs waited inside their turns."""
+        with self._lock:
+            return list(self._left)
 
     def shut_down(self) -> None:
         """Let no more jobs begin."""
@@ -284,17 +291,20 @@ class Jobs:
             raise ExecutionError(f"flow {self._flow.flow_id!r} was shut down and runs no more jobs; make a new Flow")
 
     def let_rest(self, job: Job) -> None:
-        """Leave a job in memory that waits as it is, for good: its flow was shut down."""
-        where = f"flow {self._flow.flow_id!r}"
-        closed = ExecutionError(f"{where} was shut down while job {job.record.job_id!r} waits; it goes on no more")
+        """Leave a job in memory that waits, or whose coroutines do, as it is, for good: its flow was shut down."""
         with job.lock:
-            if job.record.status is JobStatus.WAITING:
+            status = job.record.status
+            if status is JobStatus.WAITING or (job.tasks and job.at_rest and not job.record.closed):
                 job.cancel_tasks()
-                job.halt_here(closed)
+                what = f"flow {self._flow.flow_id!r} was shut down while job {job.record.job_id!r} is {status}"
+                job.halt_here(ExecutionError(f"{what}; it goes on no more"))
 
     def at_rest(self, job: Job) -> None:
         """A job has come to rest, and counts as running no longer unless it waits. The caller holds the job's lock."""
         if job.record.status is not JobStatus.WAITING or job.halted is not None:
+            if job.tasks and not (job.record.durable or job.record.closed):
+                with self._lock:
+                    self._left.add(job)
             self.forget(job)  # before: whoever still finds it has it told later
         parent = job.parent
         if parent is not None:  # which waits for its end, or may have come to rest with it
