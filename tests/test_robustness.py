@@ -195,6 +195,37 @@ def test_e3_an_interrupt_at_any_moment_comes_out_of_execute(how, delay):
     assert (run.stdout, run.returncode) == ("interrupted\n", 0), run.stderr
 
 
+def test_e3_a_thread_that_is_interrupted_before_it_sleeps_is_called_no_more(monkeypatch):
+    began, release, attempts = threading.Event(), threading.Event(), []
+
+    def flaky(step):
+        attempts.append(1)
+        if len(attempts) == 1:
+            began.set()
+            assert release.wait(LONG)
+            raise OSError("again")
+
+    flow = chain(Step(flaky), engine=Engine())
+    flow.set_error_handler(ErrorHandler("retry", retry_delay=0.001))
+    with flow:
+        state = flow.start("r0")
+        assert began.wait(LONG)
+        tell = state._job.tell
+
+        def interrupted():
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            tell()
+
+        monkeypatch.setattr(state._job, "tell", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            state.wait()
+        monkeypatch.undo()
+        release.set()
+        assert state.wait(LONG)
+    assert len(attempts) == 2
+
+
 def test_d10_a_gate_left_shut_by_an_interrupt_is_opened_by_its_owner():
     state = chain(Sink()).execute("r0")
     gate = state._job.lock

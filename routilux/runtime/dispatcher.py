@@ -184,13 +184,13 @@ def lend(job: Job) -> None:
 def _lend(job: Job, outer: Scope | None) -> None:
     current.set(outer)
     thread = get_ident()
+    bell: threading.Event | None = None
     try:
         while True:
             with job.lock:
                 if job.at_rest:
                     break
                 mailbox = job.join(thread)
-                bell = None
                 if mailbox is None:
                     bell = threading.Event()
                     job.idle.append(bell)
@@ -199,10 +199,13 @@ def _lend(job: Job, outer: Scope | None) -> None:
             if bell is not None:
                 job.tell()
                 _sleep(job, bell)
+                bell = None
             while mailbox is not None:
                 mailbox = _take_turns(job, mailbox)
     except BaseException as error:
         job.lock.abandon()
+        if bell is not None:
+            _pass_on(job, bell)
         if thread in job.crew:
             job.interrupted(error)
         raise
@@ -212,20 +215,20 @@ def _lend(job: Job, outer: Scope | None) -> None:
 
 def _sleep(job: Job, bell: threading.Event) -> None:
     """Sleep until there may be something to do."""
-    try:
-        with job.engine.pool.sleeping():
-            bell.wait()
-    except BaseException:
-        job.lock.abandon()
-        with job.lock:
-            if bell in job.idle:
-                job.idle.remove(bell)
-            else:  # it was this thread's turn to come: let another one
-                job.roused = False
-                job.call()
-        raise
+    with job.engine.pool.sleeping():
+        bell.wait()
     with job.lock:
         job.roused = False
+
+
+def _pass_on(job: Job, bell: threading.Event) -> None:
+    """Have nobody ring a bell on which no thread sleeps any more, and let another one come if it was rung."""
+    with job.lock:
+        if bell in job.idle:
+            job.idle.remove(bell)
+        else:
+            job.roused = False
+            job.call_or_fail()
 
 
 def watch(job: Job, timeout: float) -> bool:
