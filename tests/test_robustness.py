@@ -140,6 +140,50 @@ def test_d6_after_a_failure_nobody_is_called_for_what_stays_queued():
     assert state.pending_count > 0
 
 
+def test_d6_a_worker_that_turns_to_other_work_has_left_a_job_that_was_halted_meanwhile(monkeypatch):
+    go, rested, engine = threading.Event(), threading.Event(), Engine()
+
+    def source(step):
+        assert go.wait(LONG)
+        step.emit("output", data=1)
+
+    def has_tasks():
+        job.halt(ExecutionError("it does not go on here"))
+        return True
+
+    with chain(Step(source), Sink(), engine=engine) as flow:
+        job = flow.start("r0")._job
+        monkeypatch.setattr(engine.pool, "has_tasks", has_tasks)
+        job.watchers.append(rested)
+        go.set()
+        assert rested.wait(LONG)
+        assert job.at_rest
+
+
+def test_d6_l2_a_step_that_is_about_to_pause_before_its_next_attempt_does_not_when_the_job_is_cancelled():
+    failing, held = threading.Event(), threading.Event()
+
+    def fail():
+        failing.set()
+        assert held.wait(LONG)
+        raise OSError("again")
+
+    def handler(step):
+        step.get_execution_context().step.run("s", fail, base_delay=2 * LONG, max_delay=2 * LONG)
+
+    with chain(Step(handler), engine=Engine()) as flow:
+        state = flow.start("r0")
+        assert failing.wait(LONG)
+        lock = state._job.lock
+        with lock:
+            held.set()
+            while not lock.waiting:
+                pass
+            flow.cancel(state)
+        assert state.wait(LONG)
+    assert state.status == "cancelled"
+
+
 # --- E3: interrupts at any moment ---------------------------------------------------------------------------------
 
 INTERRUPTED = """

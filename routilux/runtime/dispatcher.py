@@ -262,9 +262,12 @@ def _assist(job: Job) -> None:
         mailbox = _take_turns(job, mailbox)
         if mailbox is not None and job.engine.pool.has_tasks():
             with job.lock:
-                job.record.ready.appendleft(mailbox)
-                job.leave(get_ident())
+                if get_ident() in job.crew:  # else what it had to do was given up meanwhile
+                    job.record.ready.appendleft(mailbox)
+                    job.leave(get_ident())
                 job.call()
+                if not job.record.open:
+                    job.left()
             return
 
 

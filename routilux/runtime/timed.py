@@ -183,6 +183,8 @@ class Timed(Informed):
                 return
             bell = threading.Event()
             with self.lock:
+                if self.record.closed or self.halted is not None:  # just now: nobody would ring
+                    break
                 self.sleepers.append(bell)
             with self.engine.pool.sleeping():
                 bell.wait(min(left, threading.TIMEOUT_MAX))
