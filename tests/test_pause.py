@@ -354,6 +354,70 @@ def test_e4_a_job_that_ran_out_of_time_runs_its_handler_again_and_the_old_one_st
     assert sink.got == [1, 2]
 
 
+def test_d5_e4_a_thread_whose_handler_was_given_up_takes_no_work_of_the_resumed_job():
+    release, working, go = threading.Event(), threading.Event(), threading.Event()
+    old, order = [], []
+
+    def entry(step):
+        if not old:
+            old.append(threading.current_thread())
+            assert release.wait(LONG)
+        else:
+            step.emit("output", data=1)
+
+    def first(step, data):
+        order.append("first begins")
+        working.set()
+        assert go.wait(LONG)
+        order.append("first ends")
+
+    flow = chain(Step(entry), Step(first), engine=Engine())
+    flow.add_routine(Step(lambda step, data: order.append("second")), "second")
+    flow.connect("r0", "output", "second", "input")
+    with flow:
+        state = flow.execute("r0", timeout=0.05)
+        flow.resume(state)
+        assert working.wait(LONG)
+        release.set()
+        old[0].join(LONG)
+        assert not old[0].is_alive()
+        go.set()
+        assert state.wait(LONG)
+    assert order == ["first begins", "first ends", "second"]
+
+
+def test_d5_e4_an_emitter_that_was_given_up_while_it_waited_for_room_takes_no_work_of_the_resumed_job():
+    handling, release, threads, refused = threading.Event(), threading.Event(), [], []
+
+    def emitter(step):
+        threads.append(threading.current_thread())
+        try:
+            for item in range(4):
+                step.emit("output", data=item)
+                assert handling.wait(LONG)
+        except ContextError:
+            refused.append(item)
+
+    def target(step, data):
+        handling.set()
+        assert release.wait(LONG)
+
+    options = {"execution_strategy": "concurrent", "max_workers": 2, "max_pending": 1}
+    with chain(Step(emitter), Step(target), engine=Engine(), **options) as flow:
+        state = flow.start("r0")
+        job = state._job
+        while not job.pressed:
+            pass
+        with job.lock:  # so that the emitter finds the job given up and resumed
+            job.expire(1.0)
+            job.resume()
+        threads[0].join(LONG)
+        assert (len(threads), refused) == (1, [3])
+        release.set()
+        assert state.wait()
+    assert (state.status, len(threads)) == ("completed", 2)
+
+
 def test_e4_a_failed_job_is_not_resumed_while_its_handlers_still_run():
     failed, release = threading.Event(), threading.Event()
 

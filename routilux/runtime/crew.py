@@ -98,11 +98,11 @@ class Crew:
         return self.next_mailbox(thread)
 
     def next_mailbox(self, thread: int) -> Mailbox | None:
-        """Return the mailbox that a thread of the crew takes next; None when it has left the crew."""
+        """Return the mailbox that a thread of the crew takes next; None when it has left the crew, or was given up."""
         record = self.record
         if record.on_loop:
             self.call()
-        if not record.ready or not record.open:
+        if not record.ready or not record.open or thread not in self.crew:
             self.leave(thread)
             if not record.open:
                 self.left()

@@ -191,7 +191,7 @@ class Turn(Committing):
 
     def relieve(self) -> None:
         """Help to shorten the queue, or wait until others have, before the handler may go on emitting."""
-        job, record = self.job, self.record
+        job, record, activation = self.job, self.record, self.activation
         since = self.pressed()
         try:
             limit = job.max_pending
@@ -200,6 +200,8 @@ class Turn(Committing):
                 with job.lock:
                     if record.queued <= limit or not record.open:
                         return
+                    if activation is None or record.running.get(activation.id) is not activation:
+                        return  # it was given up, and the job may have been resumed since
                     mailbox = job.take_nested() if self.depth < DEEPEST else None
                     if mailbox is None:
                         if job.stuck:
