@@ -9,7 +9,7 @@ from _thread import get_ident
 from contextlib import contextmanager
 
 import pytest
-from parts import threads_besides
+from parts import Sink, chain, threads_besides
 
 from routilux import Engine
 from routilux.runtime.clock import Clock, utc
@@ -208,6 +208,28 @@ def test_d5_flows_that_are_forgotten_while_the_engine_is_busy_do_not_block_it():
 
 
 # --- timers -------------------------------------------------------------------------------------------------------
+
+
+def test_d5_a_flow_that_comes_while_the_last_one_goes_has_workers(monkeypatch):
+    engine, coming = Engine(), []
+    first, second = (chain(Sink(), engine=engine) for _ in range(2))
+    assert first.start("r0").wait(LONG)
+    set_limit = engine.pool.set_limit
+
+    def set_limit_late(limit):
+        if limit == 0:
+            coming.append(threading.Thread(target=engine.attach, args=(second, second.max_workers)))
+            coming[0].start()
+            while coming[0].is_alive() and not engine._lock.locked():
+                pass
+        set_limit(limit)
+
+    monkeypatch.setattr(engine.pool, "set_limit", set_limit_late)
+    first.shutdown()
+    coming[0].join(LONG)
+    monkeypatch.undo()
+    assert second.start("r0").wait(LONG)
+    second.shutdown()
 
 
 def test_timers_call_in_the_order_in_which_they_are_due_and_their_thread_ends():

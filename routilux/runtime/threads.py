@@ -88,8 +88,7 @@ class SharedThreads:
             if self._users.get(key) == max_workers:
                 return
             self._users[key] = max_workers
-            limit = self._limit()
-        self.pool.set_limit(limit)
+            self.pool.set_limit(self._limit())
 
     def _limit(self) -> int:
         limit = max(self._users.values(), default=0)
@@ -114,11 +113,10 @@ class SharedThreads:
         with self._lock:
             if self._users.pop(key, None) is None:
                 return
-            limit = self._limit()
             event_loop: Loop | None = None
             if not self._users:
                 event_loop, self._event_loop = self._event_loop, None
-        self.pool.set_limit(limit)
+            self.pool.set_limit(self._limit())
         if event_loop is not None:
             event_loop.close()
 
