@@ -531,6 +531,22 @@ def no_timers(engine):
     return engine.timers._thread is None
 
 
+def test_a_job_counts_no_more_as_running_before_it_is_found_asleep_and_woken(engine, monkeypatch):
+    flow, found = flow_of(engine, lambda ctx, **_: ctx.step.wait_for("long", days=3)), []
+    forget = flow._jobs.forget
+
+    def forget_and_look(job):
+        found.append(job.record.job_id in engine.keeping.sleepers)
+        forget(job)
+
+    monkeypatch.setattr(flow._jobs, "forget", forget_and_look)
+    state = flow.start("r0")
+    while not engine.keeping.sleepers:
+        pass
+    with state._job.lock:
+        assert found == [False]
+
+
 def test_close_waits_for_handlers_that_run_and_starts_no_more():
     store, entered, go, reached = MemoryStore(), threading.Event(), threading.Event(), []
 

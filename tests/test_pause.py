@@ -222,6 +222,38 @@ def test_a_paused_job_can_be_written_to_and_holds_no_thread():
     assert state.status == "paused"
 
 
+def test_d6_a_job_that_comes_to_rest_just_when_it_is_resumed_counts_as_running(monkeypatch):
+    began, release, working, go = (threading.Event() for _ in range(4))
+
+    def first(step):
+        began.set()
+        assert release.wait(LONG)
+        step.emit("output", data=1)
+
+    def last(step, data):
+        working.set()
+        assert go.wait(LONG)
+
+    with chain(Step(first), Step(last), engine=Engine()) as flow:
+        state = flow.start("r0")
+        assert began.wait(LONG)
+        flow.pause(state)
+        job, resume = state._job, state._job.resume
+
+        def resume_at_rest():
+            release.set()
+            while flow._jobs.running():
+                pass
+            resume()
+
+        monkeypatch.setattr(job, "resume", resume_at_rest)
+        flow.resume(state)
+        assert working.wait(LONG)
+        assert flow._jobs.running() == [job]
+        go.set()
+        assert state.wait(LONG)
+
+
 # --- deferred events ----------------------------------------------------------------------------------------------
 
 

@@ -251,6 +251,10 @@ class Jobs:
             if new:
                 self.at_rest(job)
             raise
+        with job.lock:
+            rests = job.record.durable if job.record.status is JobStatus.WAITING else job.at_rest
+            if not rests:
+                self.count(job)  # it may have come to rest, and been forgotten, before it was resumed
         return job
 
     def restored(self, document: Any, name: str, serializer: Serializer | None) -> JobState:
@@ -305,7 +309,7 @@ class Jobs:
             if job.tasks and not (job.record.durable or job.record.closed):
                 with self._lock:
                     self._left.add(job)
-            self.forget(job)  # before: whoever still finds it has it told later
+            self.forget(job)  # first: whoever still finds the job has its end told later
         parent = job.parent
         if parent is not None:  # which waits for its end, or may have come to rest with it
             ended = job.record.status.ended

@@ -78,6 +78,7 @@ class Sleeping(Loading):
             if self.held.get(job_id) is not job or job in self.suspects:
                 return
             del self.held[job_id]
+            job.flow._jobs.forget(job)  # before anybody finds that it sleeps, and counts it when it is woken
             for each in job.timers.values():
                 each.cancel()
             job.timers.clear()
@@ -87,7 +88,6 @@ class Sleeping(Loading):
                 timer = self.engine.timers.at(min(dues), partial(self._time_came, job_id))
             taped = None if job.tape is None else job
             self.sleepers[job_id] = Sleeper(job.flow, job.head, tuple(waits), timer, taped)
-        job.flow._jobs.forget(job)
 
     def taped(self, job: DurableJob) -> None:
         """Keep a job that has got a tape, if it sleeps."""
