@@ -9,6 +9,7 @@ import pytest
 from parts import AsyncStep, Signal, Sink, Source, Step, at_rest, chain, forever, threads_besides
 
 from routilux import DeclarationError, Engine, ExecutionError, StatusError
+from routilux.runtime.event_loop import LoopBell
 
 LONG = 20.0
 SHORT = 0.02
@@ -174,6 +175,29 @@ def test_l2_cancelling_the_task_that_awaits_it_cancels_the_job(how, kind):
         assert str(state.status) == "cancelled"
         assert "the task that awaited it was cancelled" in state.summary()
         assert flow._jobs.running() == []
+
+
+def test_l3_a_job_that_pauses_just_when_its_time_is_up_stays_paused(monkeypatch):
+    began, release = Signal(), Signal()
+
+    def handler(step):
+        flow.pause(step.get_execution_context().job_state)
+        began.set()
+        release.wait()
+
+    async def time_is_up(bell, timeout=None):
+        job = flow._jobs.running()[0]
+        await began
+        release.set()
+        while not job.at_rest:
+            await asyncio.sleep(0)
+        return False
+
+    monkeypatch.setattr(LoopBell, "wait", time_is_up)
+    with chain(Step(handler), engine=Engine()) as flow:
+        state = asyncio.run(flow.aexecute("r0", timeout=LONG))
+        assert (str(state.status), state.errors) == ("paused", [])
+        flow.cancel(state)
 
 
 def test_d9_wrong_arguments_raise_before_anything_starts():

@@ -401,6 +401,26 @@ def test_l3_a_wait_of_no_time_just_looks():
     )
 
 
+def test_waiting_for_all_jobs_goes_on_when_one_of_them_has_paused():
+    gates = {"a": threading.Event(), "b": threading.Event()}
+    flow = chain(Step(lambda step, name: gates[name].wait(LONG)), engine=Engine())
+    with flow:
+        first, second = (flow.start("r0", {"name": name}) for name in gates)
+        waited = []
+        waiting = threading.Thread(target=lambda: waited.append((flow.wait_for_completion(), str(second.status))))
+        waiting.start()
+        while not first._job.idle:
+            pass
+        flow.pause(first)
+        gates["a"].set()
+        while waiting.is_alive() and not second._job.idle:
+            pass
+        gates["b"].set()
+        waiting.join(LONG)
+        assert waited == [(False, "completed")]
+        flow.cancel(first)
+
+
 # --- shutdown -----------------------------------------------------------------------------------------------------
 
 

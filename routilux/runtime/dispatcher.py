@@ -50,8 +50,11 @@ async def rest(job: Job, timeout: float | None) -> None:
         with job.engine.pool.sleeping():
             rung = await bell.wait(timeout)
         if not rung and timeout is not None:
-            with on_event_loop():
-                job.expire(timeout)
+            with job.lock:
+                rested = job.at_rest  # just now
+            if not rested:
+                with on_event_loop():
+                    job.expire(timeout)
     except BaseException:
         with on_event_loop():
             job.cancel_unless_ended("the task that awaited it was cancelled")

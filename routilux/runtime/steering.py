@@ -34,7 +34,8 @@ class Steerable:
         jobs = self._jobs.running() if job_state is None else [self._jobs.job_of(job_state)]
         now = self.engine.clock.monotonic_ns
         end = None if limit is None else now() + int(limit * 1e9)
-        return all(wait(job, None if end is None else max(end - now(), 1) / 1e9) for job in jobs)
+        ended = [wait(job, None if end is None else max(end - now(), 1) / 1e9) for job in jobs]
+        return all(ended)
 
     def cancel(self, job_state: JobState, reason: str = "") -> None:
         """Cancel a job: nothing more of it starts, what is queued is dropped.
