@@ -6,10 +6,13 @@ import threading
 import time
 from contextlib import contextmanager
 
+import pytest
 from crashing import Mortal
 from test_durable_life import SOON, flow_of
 
-from routilux import Engine
+from routilux import Engine, StoreError
+from routilux.runtime.durable_job import DurableJob
+from routilux.runtime.keeping import Keeping
 from routilux.store.memory import MemoryStore
 
 
@@ -141,3 +144,181 @@ def test_a_job_that_cannot_go_on_is_refused_once_and_keeps_no_other_from_it(capl
         engine.publish("gate", job_id="new")
         assert state.wait(SOON)
     assert sum("has changed since" in record.message for record in caplog.records) == 1
+
+
+# --- messages that cannot be seen to --------------------------------------------------------------------------------
+
+
+def waits(ctx, **_):
+    ctx.finish(ctx.step.wait_for_event("gate", "gate"))
+
+
+def recovered(store, build, job_id):
+    """Return the result of a job with which another engine goes on."""
+    with Engine(store=Mortal(store)) as engine:
+        build(engine)
+        engine.recover()
+        state = engine.get(job_id)
+        assert state.wait(SOON)
+        return state.result
+
+
+def test_j9_a_message_to_a_job_that_is_let_go_of_just_then_is_seen_to_by_whoever_goes_on_with_it(monkeypatch):
+    store, halted, caught = MemoryStore(), threading.Event(), threading.Event()
+
+    def build(engine):
+        return flow_of(engine, waits)
+
+    halt = DurableJob.halt
+
+    def noted(job, error):
+        halt(job, error)
+        halted.set()
+
+    monkeypatch.setattr(DurableJob, "halt", noted)
+    with Engine(store=Mortal(store)) as other:
+        build(other)
+        with serving(store, build) as (engine, flow):
+            assert flow.execute("r0", job_id="j").status == "waiting"
+            find = engine.keeping.find
+
+            def found(job_id):
+                job = find(job_id)
+                if job is not None and not halted.is_set():
+                    caught.set()
+                    assert halted.wait(SOON)
+                return job
+
+            engine.keeping.find = found
+            other.publish("gate", 7, job_id="j")
+            assert caught.wait(SOON)
+        assert len(store.receive(0)) == 1
+    assert recovered(store, build, "j") == 7
+
+
+def test_j9_an_engine_that_is_being_closed_takes_no_job_again_that_it_has_let_go_of(monkeypatch):
+    store, entered, go, let_go, ran = MemoryStore(), threading.Event(), threading.Event(), threading.Event(), []
+
+    def handle(ctx, **_):
+        if ctx.job_id == "slow":
+            entered.set()
+            assert go.wait(SOON)
+        else:
+            ran.append(ctx.job_id)
+            ctx.flow.pause(ctx.job_state)
+
+    def build(engine):
+        return flow_of(engine, handle, lambda ctx, **_: ran.append("later"))
+
+    rested = Keeping.rested
+
+    def noted(keeping, job):
+        rested(keeping, job)
+        if job.record.job_id == "j" and job.halted is not None:
+            let_go.set()
+
+    monkeypatch.setattr(Keeping, "rested", noted)
+    with Engine(store=Mortal(store)) as other:
+        flow = build(other)
+        with serving(store, build) as (engine, mine):
+            mine.execute("r0", job_id="j")
+            mine.start("r0", job_id="slow")
+            assert entered.wait(SOON)
+            closing = threading.Thread(target=engine.close)
+            closing.start()
+            assert let_go.wait(SOON)
+            looks = threading.Semaphore(0)
+            receive = engine.store.receive
+            engine.store.receive = lambda after: (looks.release(), receive(after))[1]
+            flow.resume(other.get("j"))
+            for _ in range(3):
+                assert looks.acquire(timeout=SOON)
+            assert "j" not in engine.keeping.held
+            assert len(store.receive(0)) == 1
+            go.set()
+            closing.join(SOON)
+        assert other.get("j").status == "paused"
+    assert ran == ["j"]
+
+
+def test_l2_j9_a_flow_that_is_being_shut_down_keeps_no_other_from_its_messages(caplog):
+    store, entered, go = MemoryStore(), threading.Event(), threading.Event()
+
+    def handle(ctx, **_):
+        if ctx.job_id != "slow":
+            return waits(ctx)
+        entered.set()
+        return ctx.finish(go.wait(SOON))
+
+    def build(engine):
+        return flow_of(engine, handle), flow_of(engine, waits, flow_id="other")
+
+    with Engine(store=Mortal(store)) as sender:
+        build(sender)
+        with serving(store, build) as (_, (flow, other)):
+            slow, asleep = flow.start("r0", job_id="slow"), flow.execute("r0", job_id="asleep")
+            awaiting = other.execute("r0", job_id="awaiting")
+            assert entered.wait(SOON)
+            leaving = threading.Thread(target=flow.shutdown)
+            leaving.start()
+            until(lambda: flow._jobs.are_shut_down)
+            sender.publish("gate", 1, job_id="asleep")
+            sender.publish("gate", 2, job_id="awaiting")
+            assert awaiting.wait(SOON)
+            assert (awaiting.result, asleep.status) == (2, "waiting")
+            until(lambda: [each.job_id for each in store.receive(0)] == ["asleep"])
+            go.set()
+            leaving.join(SOON)
+            assert not leaving.is_alive()
+            assert slow.status == "completed"
+    told = [each.message for each in caplog.records if "'asleep' stay in the inbox" in each.message]
+    assert len(told) == 1
+    assert "was shut down" in told[0]
+    assert recovered(store, build, "asleep") == 1
+
+
+class Picky(MemoryStore):
+    """A store that has no room for one job while ``full``."""
+
+    full = True
+
+    def append(self, job_id, *given):
+        if self.full and job_id == "slow":
+            raise StoreError("no room")
+        super().append(job_id, *given)
+
+
+def test_j9_messages_to_a_job_that_has_halted_wait_in_their_order_and_keep_no_others_from_being_seen_to():
+    store, entered, go = Picky(), threading.Event(), threading.Event()
+    store.full = False
+
+    def handle(ctx, **_):
+        entered.set()
+        if ctx.job_id == "slow":
+            assert go.wait(SOON)
+        ctx.finish([ctx.step.wait_for_event(f"gate{index}", "gate") for index in range(2)])
+
+    def build(engine):
+        return flow_of(engine, handle)
+
+    with Engine(store=Mortal(store)) as sender:
+        build(sender)
+        with serving(store, build, store_patience=0) as (engine, flow):
+            other = flow.execute("r0", job_id="other")
+            entered.clear()
+            slow = flow.start("r0", job_id="slow")
+            assert entered.wait(SOON)
+            store.full = True
+            for number, job_id in enumerate(["slow", "other", "slow", "other"]):
+                sender.publish("gate", number, job_id=job_id)
+            assert other.wait(SOON)
+            assert other.result == [1, 3]
+            assert "slow" in engine.keeping.held
+            until(lambda: [each.job_id for each in store.receive(0)] == ["slow", "slow"])
+            store.full = False
+            go.set()
+            with pytest.raises(StoreError, match="no room"):
+                slow.wait(SOON)
+            until(lambda: engine.jobs(status="completed", flow_id="f")[-1:] and engine.get("slow").status.ended)
+            assert engine.get("slow").result == [0, 2]
+            until(lambda: not store.receive(0))

@@ -32,13 +32,19 @@ class Corresponding(Sleeping):
         self._seeing_to = threading.RLock()  # what was sent first is seen to first
 
     def see_to(self, job: DurableJob, asked: Message) -> None:
-        """Do what a message asks of a job that runs here. Raises StoreError when that cannot be kept."""
+        """Do what a message asks of a job that is here; one that is of no use is logged.
+
+        Raises StoreError when that cannot be kept, and what has made the job, or its flow, go on here no more: the
+        message is for whoever goes on with the job then, and so are those that were sent after it.
+        """
         with self._seeing_to:
             try:
                 do_what_it_asks(job, asked, self)
             except StoreError:
                 raise
             except RoutiluxError as error:
+                if job.halted is not None or job.flow._jobs.are_shut_down:
+                    raise
                 logger.warning("a message to job %r is of no use: %s", asked.job_id, error)
 
     def messages_to(self, jobs: Collection[str]) -> dict[str, list[Message]]:
@@ -52,9 +58,9 @@ class Corresponding(Sleeping):
         return found
 
     def attend(self, job: DurableJob) -> None:
-        """See to the messages that lie in the inbox for a job that runs here, before something else is done to it.
+        """See to the messages that lie in the inbox for a job that is here, before something else is done to it.
 
-        Raises StoreError when the inbox cannot be read, or what a message asks for cannot be kept.
+        Raises StoreError when the inbox cannot be read, and what `see_to` raises.
         """
         job_id = job.record.job_id
         with self._seeing_to:

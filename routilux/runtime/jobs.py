@@ -103,6 +103,11 @@ class Jobs:
         with self._lock:
             self._shut_down = True
 
+    @property
+    def are_shut_down(self) -> bool:
+        """Whether no more jobs begin, or go on."""
+        return self._shut_down
+
     def begin(self, new: NewJob, job_state: JobState | None, listen: Listen = _ignore) -> Job:
         """Return a new job, with what an ended one hands down; or the paused or waiting one, going on.
 

@@ -156,6 +156,7 @@ class Keeping(Recovering):
         end = None if timeout is None else time.monotonic() + timeout
         while self.held:  # a handler that still runs may begin another job
             for job in list(self.held.values()):
+                self.left.add(job.record.job_id)
                 bell = threading.Event()
                 job.hold(bell)
                 if len(job.record.running) <= len(job.sleepers):  # the attempts of their steps are in the store
@@ -168,6 +169,7 @@ class Keeping(Recovering):
             if sleeper.timer is not None:
                 sleeper.timer.cancel()
         asleep = [self.live[job_id] for job_id in self.sleepers if job_id in self.live]
+        self.left.update(self.sleepers)
         self.sleepers.clear()
         for job in asleep:  # for which somebody may wait
             job.halt(closed)

@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Any, NamedTuple
 
 from ..core.status import JobStatus
-from ..errors import ContextError, PoisonError, StoreError
+from ..errors import ContextError, PoisonError, RoutiluxError, StoreError
 from ..store.base import FactStore, JobHead
 from .corresponding import Corresponding
 from .durable_job import DurableJob
@@ -161,7 +161,7 @@ class Recovering(Corresponding):
         if job.record.job_id in asked:
             try:
                 self.attend(job)
-            except StoreError as error:  # they stay in the inbox
+            except RoutiluxError as error:  # they stay in the inbox
                 logger.warning("messages to job %r cannot be seen to now: %s", job.record.job_id, error)
         job.go_on()
 

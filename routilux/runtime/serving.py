@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from ..errors import RoutiluxError, StoreError
-from ..store.base import Inbox, fits
+from ..store.base import Inbox, Message, fits
 from .durable_job import DurableJob
 from .owning import UNFINISHED
 
@@ -31,6 +31,7 @@ class Serving:
         self._idle = threading.Condition()
         self._refused: set[str] = set()
         self._tried: dict[str, float] = {}  # when jobs that there were messages for were last tried to be taken
+        self._staying: set[str] = set()  # jobs to which messages could not be given at the last look
 
     def run(self, stop: threading.Event | None) -> None:
         """Serve until the engine is closed, or ``stop`` is set."""
@@ -71,6 +72,7 @@ class Serving:
     def _take(self, jobs: list[str]) -> dict[str, DurableJob]:
         """Go on with jobs, each by itself, so that one that cannot go on keeps no other from it; return them."""
         taken: dict[str, DurableJob] = {}
+        jobs = [job_id for job_id in jobs if job_id not in self._keeping.left]
         for place in range(0, len(jobs), AT_ONCE):
             some = jobs[place : place + AT_ONCE]
             if self._keeping.set_apart:
@@ -99,14 +101,38 @@ class Serving:
         wanted = {job_id for job_id in wanted if self._may_try(job_id)}
         taken = self._take(sorted(wanted))
         done = []
+        stay: dict[str, RoutiluxError | None] = {}  # jobs that messages stay for, with what keeps them from being given
         for each in messages:
-            job = keeping.find(each.job_id) or taken.get(each.job_id)  # one that has failed does not stay
-            if job is not None:
-                keeping.see_to(job, each)
-            if job is not None or keeping.is_final(each.job_id):
-                done.append(each.number)
+            if each.job_id in stay:  # they are given to it in the order in which they were sent
+                continue
+            try:
+                if self._is_done_with(each, taken):
+                    done.append(each.number)
+                else:
+                    stay[each.job_id] = None
+            except RoutiluxError as error:
+                stay[each.job_id] = error
         if done:
             store.discard(done)
+        self._note_staying({job_id: error for job_id, error in stay.items() if error is not None})
+
+    def _is_done_with(self, message: Message, taken: dict[str, DurableJob]) -> bool:
+        """See to a message; return False when it is for a job that is not here. Raises what keeps it from being given.
+
+        ``taken`` are the jobs that were just taken.
+        """
+        job = self._keeping.find(message.job_id) or taken.get(message.job_id)
+        if job is None:
+            return self._keeping.is_final(message.job_id)  # type: ignore[no-any-return]
+        self._keeping.see_to(job, message)
+        return True
+
+    def _note_staying(self, stay: dict[str, RoutiluxError]) -> None:
+        """Log what keeps messages from being given to jobs, once for as long as it does."""
+        for job_id, error in stay.items():
+            if job_id not in self._staying:
+                logger.warning("messages to job %r stay in the inbox: %s", job_id, error)
+        self._staying = set(stay)
 
     def _may_try(self, job_id: str) -> bool:
         """Whether to try to take a job that there is a message for: again only after a while, if another has it."""

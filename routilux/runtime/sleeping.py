@@ -49,6 +49,7 @@ class Sleeping(Loading):
         self.held: dict[str, DurableJob] = {}
         self.sleepers: dict[str, Sleeper] = {}
         self.beginning: set[str] = set()  # jobs that are being put into the store to run here
+        self.left: set[str] = set()  # jobs that were let go of because the engine is being closed
         self.suspects: dict[DurableJob, Bell] = {}  # jobs that are to run when nothing else does, held still by these
         self._waking = threading.Lock()
         self._in_order = threading.Lock()
