@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from datetime import timedelta
@@ -569,6 +570,60 @@ def test_e4_a_resumed_job_is_published_to_and_closed_as_any_other(engine):
     assert engine.publish("go", 4, "j") == 1
     assert state.wait(LONG)
     assert state.result == 4
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["somebody has its state", "nobody has its state"])
+def test_e4_what_is_published_to_a_failed_job_is_there_when_it_is_resumed(kept, opened):
+    broken = [True]
+
+    def handle(ctx, **_):
+        if broken[0]:
+            raise ValueError
+        ctx.finish(ctx.step.wait_for_event("w", "go"))
+
+    with Engine(store=opened()) as engine:
+        flow = handled(handle, engine)
+        state = flow.execute("r", job_id="j")
+        if not kept:
+            del state
+            gc.collect()
+            assert "j" not in engine.keeping.live
+        assert engine.publish("go", 4, "j") == 1
+        broken[0] = False
+        state = flow.resume(state if kept else engine.get("j"))
+        assert state.wait(LONG)
+        assert (state.result, engine.store.receive(0)) == (4, [])
+
+
+def test_e4_a_resume_that_was_asked_for_elsewhere_does_not_refuse_the_one_here(opened):
+    broken = [True]
+
+    def handle(ctx, **_):
+        if broken[0]:
+            raise ValueError
+
+    with Engine(store=opened()) as engine:
+        flow = handled(handle, engine)
+        flow.execute("r", job_id="j")
+        gc.collect()
+        with Engine(store=opened()) as other:
+            handled(handle, other).resume(other.get("j"))
+        broken[0] = False
+        state = flow.resume(engine.get("j"))
+        assert state.wait(LONG)
+        assert (state.status, engine.store.receive(0)) == ("completed", [])
+
+
+@pytest.mark.parametrize(("how", "status"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_l2_j9_a_state_from_before_a_job_was_taken_steers_it_at_once(how, status, opened):
+    with Engine(store=opened()) as engine:
+        waiting(engine).execute("r", job_id="j")
+    with Engine(store=opened()) as engine:
+        flow = waiting(engine)
+        before = engine.get("j")
+        (state,) = engine.recover()
+        getattr(flow, how)(before, "enough")
+        assert (state.status, engine.store.receive(0)) == (status, [])
 
 
 def test_e4_one_that_another_engine_runs_is_asked_to_resume(opened):

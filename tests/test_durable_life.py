@@ -1101,6 +1101,53 @@ def test_j6_a_child_that_ends_before_it_is_waited_for_is_heard_of(monkeypatch, d
     engine.close()
 
 
+def parent_and_child(world, engine):
+    """Return a flow whose jobs wait for a child, and fail meanwhile until ``world.mended``."""
+    child = flow_of(engine, lambda ctx, **_: ctx.finish(ctx.step.wait_for_event("gate", "gate")), flow_id="child")
+
+    def fails(ctx, **_):
+        if not getattr(world, "mended", False):
+            raise ValueError("a fault")
+
+    flow = Flow("f", engine=engine)
+    flow.add_routine(Plain(lambda ctx, **_: ctx.emit("out")), "src")
+    flow.add_routine(Plain(lambda ctx, **_: ctx.finish(ctx.step.invoke_and_wait("child", child))), "invokes")
+    flow.add_routine(Plain(fails), "fails")
+    for name in ("invokes", "fails"):
+        flow.connect("src", "out", name, "trigger")
+    return flow
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_e4_j6_a_failed_job_that_is_resumed_has_heard_of_a_child_that_has_ended_since(monkeypatch, crash):
+    told = threading.Event()
+    tell_parent = Keeping.tell_parent
+
+    def tell(keeping, job):
+        if not crash:
+            tell_parent(keeping, job)
+        told.set()
+
+    monkeypatch.setattr(Keeping, "tell_parent", tell)
+    lives = Lives(parent_and_child)
+    engine, flow = lives.next()
+    state = flow.execute("src", job_id="j")
+    assert state.status == "failed"
+    [child] = engine.jobs(flow_id="child")
+    engine.publish("gate", 5, job_id=child.job_id)
+    assert engine.get(child.job_id).wait(SOON)
+    assert told.wait(SOON)
+    assert lives.world.store.receive(0) == []
+    if crash:
+        engine, flow = lives.next()
+        state = engine.get("j")
+    lives.world.mended = True
+    state = flow.resume(state)
+    assert state.wait(SOON)
+    assert (state.status, state.result) == ("completed", 5)
+    engine.close()
+
+
 def test_j7_a_resumed_job_belongs_to_its_engine_again(engine):
     mended = []
 

@@ -128,6 +128,60 @@ def test_e4_j9_a_failed_job_of_an_engine_that_serves_is_resumed_from_another():
     assert calls == [1]
 
 
+def mendable(mended):
+    """Return what makes flows of one handler that fails until a fault is mended, and then waits for an event."""
+
+    def handle(ctx, **_):
+        if not mended.is_set():
+            raise ValueError("a fault")
+        ctx.finish(ctx.step.wait_for_event("gate", "gate"))
+
+    return lambda engine: flow_of(engine, handle)
+
+
+@pytest.mark.parametrize("resumed", ["here", "elsewhere"])
+def test_e4_j9_a_failed_job_that_gets_messages_is_the_one_that_its_program_has(resumed):
+    store, mended = MemoryStore(), threading.Event()
+    build = mendable(mended)
+    with serving(store, build) as (engine, flow), Engine(store=Mortal(store)) as other:
+        state = flow.execute("r0", job_id="j")
+        assert state.status == "failed"
+        others = build(other)
+        other.publish("gate", 7, job_id="j")
+        until(lambda: not store.receive(0))
+        mended.set()
+        if resumed == "here":
+            flow.resume(state)
+        else:
+            others.resume(other.get("j"))
+        until(lambda: state.status == "completed")
+        assert state.result == 7
+        assert engine.get("j") == state
+
+
+def test_e4_a_failed_job_stays_the_one_that_its_program_has_when_another_cannot_be_read():
+    store, mended = MemoryStore(), threading.Event()
+    build = mendable(mended)
+    with Engine(store=Mortal(store)) as engine:
+        flow = build(engine)
+        state = flow.execute("r0", job_id="j")
+        engine.submit(flow, job_id="other")
+        engine.keeping.taken_up = lambda *given, **options: unreadable()
+        with pytest.raises(StoreError, match="damaged"):
+            engine.keeping.recover(jobs=["j", "other"])
+        del engine.keeping.taken_up
+        engine.keeping.recover(jobs=["j"])
+        mended.set()
+        engine.publish("gate", 7, job_id="j")
+        flow.resume(state)
+        assert state.wait(SOON)
+        assert state.result == 7
+
+
+def unreadable():
+    raise StoreError("damaged")
+
+
 def test_a_job_that_cannot_go_on_is_refused_once_and_keeps_no_other_from_it(caplog):
     store = MemoryStore()
 

@@ -30,6 +30,18 @@ class Corresponding(Sleeping):
     def __init__(self, engine: Any, store: FactStore, lease: float, patience: float) -> None:
         super().__init__(engine, store, lease, patience)
         self._seeing_to = threading.RLock()  # what was sent first is seen to first
+        self.resuming: set[str] = set()  # jobs that somebody here is about to resume
+
+    def reachable(self, job_id: str) -> DurableJob | None:
+        """Return a job that can be given something here: one that runs here, see `find`, or one that has failed here.
+
+        None for any other, and for one that has failed and of which nothing is in memory.
+        """
+        job = self.find(job_id)
+        if job is None and job_id in self.live:
+            for head in self.store.heads(job_id=job_id):
+                job = self.failed_here(head) or self.held.get(job_id)  # somebody may just have resumed it
+        return job
 
     def see_to(self, job: DurableJob, asked: Message) -> None:
         """Do what a message asks of a job that is here; one that is of no use is logged.
@@ -75,7 +87,7 @@ class Corresponding(Sleeping):
         parent_id = job.record.parent_job_id or ""
         try:
             answer = answer_of(job)
-            parent = self.find(parent_id)
+            parent = self.reachable(parent_id)
             if parent is not None:
                 self.answer(parent, job.record.job_id, answer)
             else:
@@ -140,7 +152,7 @@ class Corresponding(Sleeping):
     def publish(self, topic: str, payload: Any, job_id: str | None) -> int:
         """Give an event to one job, or to all that wait for it; see `Engine.publish`."""
         if job_id is not None:
-            job = self.find(job_id)
+            job = self.reachable(job_id)
             here, heads = ([job], []) if job is not None else ([], self._open(job_id))
         else:
             with self._lock:  # at once, since they wake and fall asleep

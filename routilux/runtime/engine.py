@@ -198,8 +198,8 @@ class Engine(SharedThreads):
         Args:
             topic: what the event is about.
             payload: what the handlers are given; it must be JSON, or of a class that the flow knows.
-            job_id: the job that it is for, which keeps it when none of its handlers waits for it yet; without one, it
-                is for all that wait for it now.
+            job_id: the job that it is for, which keeps it when none of its handlers waits for it yet, also while it is
+                failed and may be resumed; without one, it is for all that wait for it now.
 
         Returns:
             How many jobs it was given, or sent, to.

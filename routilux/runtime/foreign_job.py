@@ -44,7 +44,11 @@ class ForeignJob(Job):
 
     def pause(self, reason: str) -> None:
         """Have whoever runs the job pause it."""
-        self._send(JobStatus.PAUSED, do="pause", reason=reason)
+        live = self._here()
+        if live is not None:
+            live.pause(reason)
+        else:
+            self._send(JobStatus.PAUSED, do="pause", reason=reason)
 
     def resume(self) -> None:
         """Have whoever runs the job resume it."""
@@ -52,7 +56,11 @@ class ForeignJob(Job):
 
     def cancel(self, reason: str) -> None:
         """Have whoever runs the job cancel it."""
-        self._send(JobStatus.CANCELLED, do="cancel", reason=reason)
+        live = self._here()
+        if live is not None:
+            live.cancel(reason)
+        else:
+            self._send(JobStatus.CANCELLED, do="cancel", reason=reason)
 
     def cancel_unless_ended(self, reason: str) -> None:
         """Leave the job alone: it is another process's to cancel when that ends."""

@@ -41,7 +41,8 @@ def do_what_it_asks(job: DurableJob, asked: Message, keeping: Any) -> None:
     elif do == "pause":
         job.pause(what["reason"])
     elif do == "resume" and job.record.status in (JobStatus.PAUSED, JobStatus.FAILED):
-        job.flow.resume(JobState(job))
+        if job.record.job_id not in keeping.resuming:
+            job.flow.resume(JobState(job))
     elif do not in ("run", "resume"):
         raise StatusError(f"nobody knows how to {do!r}")
     if do != "run" and not job.record.status.ended:

@@ -92,7 +92,7 @@ class Recovering(Corresponding):
             taken = [self._read(head, allow_changes) for head in heads]
         except BaseException:
             try:
-                self.store.let_go(self.owner, [head.job_id for head in heads])
+                self.store.let_go(self.owner, [head.job_id for head in heads if self.failed_here(head) is None])
             except StoreError:  # the lease runs out by itself
                 pass
             raise
@@ -106,8 +106,8 @@ class Recovering(Corresponding):
         return taken, asked
 
     def _read(self, head: JobHead, allow_changes: bool) -> _Taken:
-        """Return a job that was claimed; held still if it may be poison."""
-        job = self.taken_up(self.flows[head.flow_id], head, allow_changes=allow_changes)
+        """Return a job that was claimed, or is this engine's still; held still if it may be poison."""
+        job = self.failed_here(head) or self.taken_up(self.flows[head.flow_id], head, allow_changes=allow_changes)
         deaths = head.deaths if self.detect_poison else 0
         bell = None
         if deaths >= FATAL_DEATHS - 1 and job.record.status is not JobStatus.FAILED:
@@ -118,6 +118,7 @@ class Recovering(Corresponding):
     def _set_going(self, taken: _Taken, asked: Collection[str]) -> None:
         job, deaths, bell = taken
         if job.record.status is JobStatus.FAILED:
+            self._attend_if_asked(job, asked)
             return
         if bell is None:
             self.go_on(job, asked)
@@ -141,7 +142,14 @@ class Recovering(Corresponding):
     def taken_over(self, job: Job, *, allow_changes: bool = False) -> Job:
         """Return a job that did not run here and is to be resumed: itself if another process has it, else one here."""
         job_id = job.record.job_id
-        taken = self.recover(jobs=[job_id], allow_changes=allow_changes)
+        self.resuming.add(job_id)
+        try:
+            taken = self.recover(jobs=[job_id], allow_changes=allow_changes)
+        finally:
+            self.resuming.discard(job_id)
+        for each in taken:
+            if each.record.status is JobStatus.FAILED:
+                self._hear_of_others(each)
         return taken[0] if taken else self.find(job_id) or job
 
     def _orphaned(self, job: DurableJob) -> bool:
@@ -155,15 +163,23 @@ class Recovering(Corresponding):
         if self._orphaned(job):
             job.cancel_unless_ended(PARENT_CANCELLED)
             return
+        self._hear_of_others(job)
+        self._attend_if_asked(job, asked)
+        job.go_on()
+
+    def _hear_of_others(self, job: DurableJob) -> None:
+        """Tell a job that was taken up how those that it waits for have ended."""
         for activation in list(job.record.waiting.values()):
             if activation.wait is not None:
                 self.look_after(job, activation.wait.jobs)
+
+    def _attend_if_asked(self, job: DurableJob, asked: Collection[str]) -> None:
+        """See to the messages to a job that was taken up, if there are any."""
         if job.record.job_id in asked:
             try:
                 self.attend(job)
             except RoutiluxError as error:  # they stay in the inbox
                 logger.warning("messages to job %r cannot be seen to now: %s", job.record.job_id, error)
-        job.go_on()
 
     # --- jobs that may be poison --------------------------------------------------------------------------------------
 

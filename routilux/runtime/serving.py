@@ -121,7 +121,7 @@ class Serving:
 
         ``taken`` are the jobs that were just taken.
         """
-        job = self._keeping.find(message.job_id) or taken.get(message.job_id)
+        job = self._keeping.reachable(message.job_id) or taken.get(message.job_id)
         if job is None:
             return self._keeping.is_final(message.job_id)  # type: ignore[no-any-return]
         self._keeping.see_to(job, message)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..core.commits import awaited, go_on, unfinished
 from ..core.points import Wait
+from ..core.status import JobStatus
 from ..errors import ExecutionError, RoutiluxError, StoreError
 from ..store.base import FactStore, JobHead
 from .bells import Bell
@@ -145,6 +146,17 @@ class Sleeping(Loading):
             if job is not None:  # else it woke meanwhile
                 self.awake(job)  # which tells listeners, and they may ask for jobs
                 return job
+
+    def failed_here(self, head: JobHead) -> DurableJob | None:
+        """Return a job that has failed here and can be resumed here, if it is in memory.
+
+        It is the only one that may append to the job's journal here; not after the job has changed hands, which the
+        head tells.
+        """
+        job = self.live.get(head.job_id)
+        if job is None or job.halted is not None or job.record.status is not JobStatus.FAILED:
+            return None
+        return job if job.head.epoch == head.epoch and job.flow is self.flows.get(head.flow_id) else None
 
     def here(self, job_id: str) -> DurableJob | None:
         """Return a job that runs here, or rests and is in memory, without waking it; None when there is none."""
