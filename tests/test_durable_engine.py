@@ -29,6 +29,7 @@ from routilux import (
 )
 from routilux.runtime import serving as serving_module
 from routilux.runtime.clock import Clock
+from routilux.runtime.messages import message
 from routilux.store.memory import MemoryStore
 
 LONG = 20.0
@@ -1056,6 +1057,31 @@ def test_t2_l4_a_suspended_turn_goes_on_in_another_durable_flow_and_in_no_other(
         again = flow.load(path)
         with pytest.raises(ExecutionError, match="'j'"):
             flow.resume(again)
+
+
+def test_l4_j9_a_job_from_a_file_is_given_the_first_messages_of_its_new_store(tmp_path):
+    path = tmp_path / "job.json"
+    with Engine(store=open_store("memory:")) as engine:
+        state = waiting(engine).execute("r", job_id="j")
+        for number in range(3):
+            engine.store.send([("j", message(do="publish", topic="else", form=number, keep=True))])
+        engine.keeping.attend(state._job)
+        assert state._record.inbox == 3
+        state.save(path)
+    store = MemoryStore()
+    with Engine(store=Lasting(store)) as engine, Engine(store=Lasting(store)) as other:
+        flow = waiting(engine)
+        state = flow.resume(flow.load(path))
+        assert state._record.events == {"else": [0, 1, 2]}
+        waiting(other)
+        assert other.publish("go", 9, "j") == 1
+        assert [each.number for each in store.receive(0)] == [1]
+        engine.keeping.attend(engine.get("j")._job)
+        assert state.wait(LONG)
+        assert (state.result, state._record.inbox) == (9, 1)
+    with Engine(store=Lasting(store)) as engine:
+        waiting(engine)
+        assert engine.get("j")._record.inbox == 1
 
 
 def test_l5_a_job_of_the_store_hands_its_state_down(engine):

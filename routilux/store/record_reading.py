@@ -279,9 +279,10 @@ class RecordReader(PartReader):
             record.points[self.shapes.check(delivery, "'points'", int)] = found
         for topic, forms in self._rows("events", 2):
             record.events[self.text(topic, "'events'")] = self.shapes.check(forms, "'events'", list)
-        record.inbox, record.life, record.revision = (
+        inbox, record.life, record.revision = (
             self.amount(self.form.get(key, 0), f"{key!r}") for key in ("inbox", "life", "revision")
         )
+        record.inbox = inbox if self.recovered else 0  # it counts messages of the store that the job was in
         for area, key, revision in self._rows("versions", 3):
             names = self.text_or_none(area, "'versions'"), self.text(key, "'versions'")
             record.versions[names] = self.amount(revision, "'versions'")
