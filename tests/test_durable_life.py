@@ -1148,6 +1148,28 @@ def test_e4_j6_a_failed_job_that_is_resumed_has_heard_of_a_child_that_has_ended_
     engine.close()
 
 
+@pytest.mark.parametrize("pruned", [True, False])
+def test_j6_a_child_tells_nobody_whose_parent_has_ended_for_good(engine, monkeypatch, pruned):
+    told, again = threading.Event(), []
+    tell_parent = Keeping.tell_parent
+
+    def tell(keeping, job):
+        tell_parent(keeping, job)
+        told.set()
+
+    monkeypatch.setattr(Keeping, "tell_parent", tell)
+    monkeypatch.setattr(Keeping, "again", lambda keeping, work: again.append(work))
+    child = flow_of(engine, lambda ctx, **_: ctx.step.wait_for_event("gate", "gate"), flow_id="child")
+    flow = flow_of(engine, lambda ctx, **_: ctx.finish(ctx.step.invoke("child", child).job_id))
+    child_id = flow.execute("r0", job_id="j").result
+    if pruned:
+        assert engine.prune() == 1
+    engine.publish("gate", job_id=child_id)
+    assert engine.get(child_id).wait(SOON)
+    assert told.wait(SOON)
+    assert (again, engine.store.receive(0)) == ([], [])
+
+
 def test_j7_a_resumed_job_belongs_to_its_engine_again(engine):
     mended = []
 

@@ -83,14 +83,14 @@ class Corresponding(Sleeping):
                 self.engine.store.discard([each.number for each in messages])
 
     def tell_parent(self, job: Job) -> None:
-        """Tell the job that waits for this one how it has ended."""
+        """Tell the job that waits for this one how it has ended; not one that has ended for good, or is gone."""
         parent_id = job.record.parent_job_id or ""
         try:
             answer = answer_of(job)
             parent = self.reachable(parent_id)
             if parent is not None:
                 self.answer(parent, job.record.job_id, answer)
-            else:
+            elif not self.is_final(parent_id):
                 self.send([(parent_id, message(do="answer", job=job.record.job_id, answer=answer))])
         except StoreError:
             self.again(partial(self.tell_parent, job))
