@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,6 +14,7 @@ from test_durable_life import SOON, flow_of
 from test_serving import lost
 
 from routilux import Context, ContextError, Engine, Flow, PoisonError, Routine, StoreError
+from routilux.runtime import processes
 from routilux.store.memory import MemoryStore
 
 
@@ -202,3 +206,85 @@ def test_j4_a_join_that_is_complete_under_the_changed_flow_is_handled(store, res
         assert state.wait(SOON)
         assert state.status == "completed"
     assert joined == [{"a": 1, "b": 1}]
+
+
+# --- owners whose processes live, or do not -------------------------------------------------------------------------
+
+tells = pytest.mark.skipif(not processes._namespace(), reason="the system does not tell which processes live")
+
+
+def named_by_another(more=""):
+    """Return a process that has named itself, and lives until its input is closed, and its name."""
+    code = f"from routilux.runtime import processes\n{more}\nprint(processes.owner_name(), flush=True)\ninput()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return process, process.stdout.readline().strip()
+
+
+@tells
+def test_j7_a_process_on_this_machine_is_dead_when_it_has_ended_and_not_before():
+    process, name = named_by_another()
+    with process:
+        assert not processes.is_dead(name)
+        process.communicate("\n")
+    assert processes.is_dead(name)
+    assert not processes.is_dead(processes.owner_name())
+
+
+@tells
+@pytest.mark.parametrize("namespace", ["pid:[1]", ""])
+def test_j7_a_process_that_cannot_be_seen_from_here_is_not_known_to_be_dead(namespace):
+    process, name = named_by_another(f"processes._namespace = lambda: {namespace!r}")
+    with process:
+        process.communicate("\n")
+    assert not processes.is_dead(name)
+
+
+@tells
+def test_j7_processes_that_are_seen_in_another_namespace_than_their_own_are_not_looked_for(monkeypatch):
+    readlink = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path: "1" if path == "/proc/self" else readlink(path))
+    assert processes.owner_name().split("|")[2] == ""
+    monkeypatch.undo()
+    assert processes.owner_name().split("|")[2] == os.readlink("/proc/self/ns/pid")
+
+
+@tells
+def test_j7_an_owner_named_without_a_namespace_is_dead_only_when_the_machine_was_started_again():
+    process, name = named_by_another()
+    with process:
+        process.communicate("\n")
+    host, boot, _, *rest = name.split("|")
+    assert not processes.is_dead("|".join([host, boot, *rest]))
+    assert processes.is_dead("|".join([host, "another", *rest]))
+    assert not processes.is_dead("|".join([host, "", *rest]))
+    assert not processes.is_dead("|".join(["another", "another", *rest]))
+
+
+@tells
+def test_j7_where_the_machine_does_not_tell_when_it_was_started_nothing_is_known(monkeypatch):
+    name = processes.owner_name()
+    monkeypatch.setattr(processes, "_boot", lambda: "")
+    assert not processes.is_dead(name)
+
+
+@tells
+def test_j7_a_job_of_a_process_in_another_namespace_is_its_own_until_the_lease_runs_out(store):
+    ran = []
+
+    def build(engine):
+        return flow_of(engine, lambda ctx, **_: ran.append(ctx.job_id))
+
+    submitted(store, ["a"], build)
+    process, name = named_by_another("processes._namespace = lambda: 'pid:[1]'")
+    with process:
+        process.communicate("\n")  # what can be seen from here is that there is no such process
+    with Engine(store=Mortal(store)) as engine:
+        build(engine)
+        store.claim(name, engine.keeping.now() + 1000, engine.keeping.now(), ["a"])
+        assert engine.recover() == []
+    assert ran == []
+
+
+@pytest.mark.parametrize("name", ["", "me", "a|b|c|d|e|f", "a|b|c|d|e|f|g"])
+def test_j7_an_owner_with_any_other_name_is_not_known_to_be_dead(name):
+    assert not processes.is_dead(name)

@@ -1,4 +1,9 @@
-"""The names under which processes own jobs, and whether those processes live."""
+"""The names under which processes own jobs, and whether those processes live.
+
+A name has six parts: host, start of the machine, PID namespace, process id, when that process began, and something
+random. The namespace tells where the process id counts: containers may have the first two in common, and do not see
+each other's processes. What the system does not tell is left empty.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +13,45 @@ from pathlib import Path
 
 
 def owner_name() -> str:
-    """Return a name for an engine of this process: host, boot, process id, when that began, and something random."""
+    """Return a name for an engine of this process."""
     pid = os.getpid()
-    return "|".join([platform.node(), _boot(), str(pid), _began(pid), os.urandom(8).hex()])
+    return "|".join([platform.node(), _boot(), _namespace(), str(pid), _began(pid), os.urandom(8).hex()])
 
 
 def is_dead(owner: str) -> bool:
     """Whether the process of an owner is known to be dead: it ran on this machine, and does not any more.
 
-    Of a process on another machine, or where the system does not tell, nothing is known.
+    Of a process on another machine or in another PID namespace, or where the system does not tell, nothing is known.
+    Nor is it of one whose name has five parts, without the namespace, unless the machine was started again since.
     """
     parts = owner.split("|")
-    if len(parts) != 5 or parts[0] != platform.node() or not parts[1]:
+    if len(parts) == 5:
+        parts.insert(2, "")
+    if len(parts) != 6:
         return False
-    if parts[1] != _boot():
+    host, boot, namespace, pid, began, _ = parts
+    this_boot = _boot()
+    if host != platform.node() or not boot or not this_boot:
+        return False
+    if boot != this_boot:
         return True
-    began = _began(int(parts[2])) if parts[2].isdigit() else ""
-    return began != parts[3]
+    seen_here = namespace != "" and namespace == _namespace() and pid.isdigit()
+    return seen_here and _began(int(pid)) != began
 
 
 def _boot() -> str:
     """Return what tells one start of this machine from the next; nothing where the system does not tell."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    """Return the PID namespace of this process; nothing where the system does not tell, or shows that of another."""
+    try:
+        seen_as = os.readlink("/proc/self")
+        return os.readlink("/proc/self/ns/pid") if seen_as == str(os.getpid()) else ""
     except OSError:
         return ""
 
