@@ -1084,6 +1084,41 @@ def test_l4_j9_a_job_from_a_file_is_given_the_first_messages_of_its_new_store(tm
         assert engine.get("j")._record.inbox == 1
 
 
+def test_l4_a_copy_of_a_job_that_the_store_has_takes_nothing_from_it(engine, tmp_path):
+    flow = waiting(engine)
+    state = flow.execute("r", job_id="j")
+    flow.pause(state)
+    state.save(tmp_path / "job")
+    with pytest.raises(ExecutionError, match="the store has a job with this id"):
+        flow.resume(flow.load(tmp_path / "job"))
+    assert engine.get("j") == state
+    assert engine.publish("go", 9, "j") == 1
+    flow.resume(state)
+    assert state.wait(LONG)
+    assert (state.status, state.result) == ("completed", 9)
+
+
+def test_l4_e4_a_failed_job_from_a_file_that_was_written_to_is_the_one_that_gets_messages(engine, tmp_path):
+    broken = [True]
+
+    def handle(ctx, **_):
+        if broken[0]:
+            raise ValueError
+        ctx.finish([ctx.step.wait_for_event("w", "go"), ctx.job_state.get_shared_data("a")])
+
+    with Engine(store=open_store("memory:")) as before:
+        handled(handle, before).execute("r", job_id="j").save(tmp_path / "job")
+    flow = handled(handle, engine)
+    state = flow.load(tmp_path / "job")
+    state.update_shared_data("a", 1)
+    assert engine.get("j") == state
+    assert engine.publish("go", 9, "j") == 1
+    broken[0] = False
+    flow.resume(state)
+    assert state.wait(LONG)
+    assert (state.status, state.result) == ("completed", [9, 1])
+
+
 def test_l5_a_job_of_the_store_hands_its_state_down(engine):
     flow = handled(lambda ctx, **_: ctx.store.set("n", ctx.store.get("n", 0) + 1), engine)
     first = flow.execute("r", job_id="j")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from ..core.copying import copy_value
@@ -54,8 +55,8 @@ class Keeper(Protocol):
     def taped(self, job: Any) -> None:
         """A job has a tape."""
 
-    def begun(self, job: Any) -> None:
-        """A job that was restored is about to be in the store."""
+    def storing(self, job: Any) -> AbstractContextManager[None]:
+        """A job that was restored is put into the store while the block runs."""
 
     def begun_to_wait(self, parent: Any, children: tuple[str, ...]) -> None:
         """A job has begun to wait for others."""
@@ -176,9 +177,9 @@ class JournaledJob(Job):
 
     def _begin(self) -> None:
         """Put a job that was restored from a file into the store."""
-        self._keeper.begun(self)
         try:
-            self.journal.append((self._snapshot(self),), self.head)
+            with self._keeper.storing(self):
+                self.journal.append((self._snapshot(self),), self.head)
         except StaleWriterError as error:
             raise ExecutionError(
                 f"{self.subject} was loaded from a file, and the store has a job with this id already; go on with that "

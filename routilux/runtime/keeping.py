@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from ..core.job_record import JobRecord
@@ -91,17 +90,6 @@ class Keeping(Recovering):
                 job.note_began()
                 return job
         return self._existing(flow, record.job_id, origin, owned)
-
-    @contextmanager
-    def _beginning(self, job_id: str) -> Iterator[None]:
-        """Have a job that is being put into the store taken for one that runs here."""
-        with self._lock:
-            self.beginning.add(job_id)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.beginning.discard(job_id)
 
     def _offer(self, job_id: str) -> None:
         """Tell whoever serves of a job that nobody runs; without that, it is found when they look for such jobs."""

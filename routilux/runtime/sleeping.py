@@ -6,7 +6,8 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -56,12 +57,28 @@ class Sleeping(Loading):
         self._in_order = threading.Lock()
         self._due: deque[str] = deque()  # jobs that sleep and whose time has come
 
-    def begun(self, job: DurableJob) -> None:
-        """Hold a job that was restored, and is about to be in the store."""
+    @contextmanager
+    def storing(self, job: DurableJob) -> Iterator[None]:
+        """Keep a job that was restored as one that runs, or rests, here once the block has put it into the store."""
         if self._renewing is None:
             self.claim([])
-        if not job.record.status.ended:
-            self.hold(job)
+        with self._beginning(job.record.job_id):
+            yield
+            with self._lock:
+                self.live[job.record.job_id] = job
+                if not job.record.status.ended:
+                    self.held[job.record.job_id] = job
+
+    @contextmanager
+    def _beginning(self, job_id: str) -> Iterator[None]:
+        """Have a job that is being put into the store taken for one that runs here."""
+        with self._lock:
+            self.beginning.add(job_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.beginning.discard(job_id)
 
     def hold(self, job: DurableJob) -> None:
         """Keep a job that runs here."""
