@@ -376,3 +376,28 @@ def test_j9_messages_to_a_job_that_has_halted_wait_in_their_order_and_keep_no_ot
             until(lambda: engine.jobs(status="completed", flow_id="f")[-1:] and engine.get("slow").status.ended)
             assert engine.get("slow").result == [0, 2]
             until(lambda: not store.receive(0))
+
+
+class Damaged(MemoryStore):
+    """A store that cannot read one job."""
+
+    def read(self, job_id):
+        if job_id == "damaged":
+            raise StoreError("its entries are missing")
+        return super().read(job_id)
+
+
+def test_j9_a_job_that_cannot_be_read_keeps_no_others_from_their_messages():
+    store = Damaged()
+
+    def build(engine):
+        return flow_of(engine, waits)
+
+    with Engine(store=Mortal(store)) as sender:
+        flow = build(sender)
+        sender.submit(flow, job_id="damaged")
+        with serving(store, build) as (_, flow):
+            state = flow.execute("r0", job_id="j")
+            sender.publish("gate", 7, job_id="j")
+            assert state.wait(SOON)
+    assert state.result == 7

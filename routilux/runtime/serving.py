@@ -42,8 +42,8 @@ class Serving:
             while not self._engine.closing.is_set() and not (stop is not None and stop.is_set()):
                 try:
                     if time.monotonic() - looked >= ORPHANS_EVERY or not fits(self._engine.store, Inbox):
+                        looked = time.monotonic()  # also when it fails: messages are read in between
                         self._take_orphans()
-                        looked = time.monotonic()
                     self._read_messages()
                 except StoreError as error:
                     logger.warning("the store cannot be looked at for jobs and messages: %s", error)
