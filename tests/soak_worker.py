@@ -298,7 +298,7 @@ def flow_with(engine, folder, handle=None, flow_id="ready"):
     return flow
 
 
-def poison(folder):
+def poison(folder, *, first=False):
     """Run a job that kills the process, beside jobs that wait until it has done so twice."""
     path = Path(folder) / "runs"
     deaths = path.read_text().count("poison ") if path.exists() else 0
@@ -314,12 +314,17 @@ def poison(folder):
     with Engine(store=store_at(folder), max_workers=WORKERS) as engine:
         bad = flow_with(engine, folder, die, "bad")
         good = flow_with(engine, folder, hold, "good")
-        for number in range(3):
-            engine.submit(good, job_id=f"good{number}")
-        engine.submit(bad, job_id="poison")
+        jobs = [(good, f"good{number}") for number in range(3)]
+        for flow, job_id in [(bad, "poison"), *jobs] if first else [*jobs, (bad, "poison")]:
+            engine.submit(flow, job_id=job_id)
         for state in engine.recover():
             state.wait()
     print("done", flush=True)
+
+
+def poison_first(folder):
+    """Do as `poison` does, and take the job that kills the process before the others."""
+    poison(folder, first=True)
 
 
 def recover(folder):
@@ -393,7 +398,7 @@ def serve(folder):
 
 
 def main():
-    modes = {each.__name__: each for each in (work, poison, recover, slow, take, serve)}
+    modes = {each.__name__: each for each in (work, poison, poison_first, recover, slow, take, serve)}
     if len(sys.argv) == 3 and sys.argv[1] in modes:
         modes[sys.argv[1]](sys.argv[2])
         return

@@ -88,6 +88,20 @@ def test_j10_a_job_that_kills_its_processes_runs_alone_after_two_and_is_failed_a
             flow.shutdown()
 
 
+def test_j10_jobs_that_did_not_run_when_the_poison_killed_alone_are_not_failed_with_it(tmp_path):
+    for deaths in range(1, 4):
+        with process("poison_first", tmp_path) as child:
+            assert child.wait(SOON) == -signal.SIGKILL
+        runs = lines(tmp_path, "runs")
+        assert sum(line.startswith("poison ") for line in runs) == deaths
+    assert not any(line.startswith("through") for line in runs), "the third process has run nothing else"
+    with process("poison_first", tmp_path) as child:
+        assert child.wait(SOON) == 0
+    with Engine(store=store_at(tmp_path)) as engine:
+        found = {head.job_id: head.status for head in engine.jobs()}
+    assert found == {"poison": "failed", **{f"good{number}": "completed" for number in range(3)}}
+
+
 def test_j7_two_processes_that_recover_the_same_jobs_at_once_run_each_of_them_once(tmp_path):
     count = 300
     with Engine(store=store_at(tmp_path)) as engine:

@@ -11,10 +11,10 @@ import pytest
 from crashing import Mortal
 from pydantic import BaseModel, field_validator
 from test_durable_life import SOON, flow_of
-from test_serving import lost
+from test_serving import lost, until
 
-from routilux import Context, ContextError, Engine, Flow, PoisonError, Routine, StoreError
-from routilux.runtime import processes
+from routilux import Context, ContextError, Engine, Flow, LoadError, PoisonError, Routine, StoreError
+from routilux.runtime import processes, sleeping
 from routilux.store.memory import MemoryStore
 
 
@@ -134,6 +134,128 @@ def test_j10_a_suspect_runs_for_nobody_before_its_turn(store):
         assert engine.get("suspect").wait(SOON)
         assert ran == ["other", "suspect"]
         assert not engine.keeping.suspects
+
+
+def killed(store, engine):
+    """Have a process die, as far as the store can tell."""
+    engine.store.dead.set()
+    store.claim("the undertaker", 0.0, 0.0, (), [engine.keeping.owner])
+
+
+def head_in(store, job_id):
+    [head] = store.heads(job_id=job_id)
+    return head
+
+
+class Gated:
+    """Handlers that enter a job, tell so, and stay until they are told to go."""
+
+    def __init__(self, *jobs):
+        self.entered = {job_id: threading.Event() for job_id in jobs}
+        self.gates = {job_id: threading.Event() for job_id in jobs}
+        self.ran = []
+
+    def flow(self, engine):
+        return flow_of(engine, self._handle)
+
+    def _handle(self, ctx, **_):
+        self.ran.append(ctx.job_id)
+        if ctx.job_id in self.gates:
+            self.entered[ctx.job_id].set()
+            assert self.gates[ctx.job_id].wait(SOON)
+
+
+def test_j10_a_suspect_is_nobodys_before_its_turn_and_what_others_do_meanwhile_does_not_count(store):
+    gated = Gated("other")
+    with Engine(store=Mortal(store)) as engine:
+        lost(store, engine, gated.flow(engine), "suspect", 1)
+    with Engine(store=Mortal(store), store_patience=0) as engine:
+        gated.flow(engine).start("r0", job_id="other")
+        assert gated.entered["other"].wait(SOON)
+        [state] = engine.recover()
+        assert engine.recover() == []
+        assert (state.job_id, head_in(store, "suspect").owner) == ("suspect", None)
+        killed(store, engine)
+        gated.gates["other"].set()
+    with Engine(store=Mortal(store)) as engine:
+        gated.flow(engine)
+        states = {state.job_id: state for state in engine.recover()}
+        assert all(state.wait(SOON) for state in states.values())
+        assert {job_id: str(state.status) for job_id, state in states.items()} == {
+            "other": "completed",
+            "suspect": "completed",
+        }
+
+
+def test_j10_of_several_suspects_only_the_one_that_runs_counts_a_death(store):
+    gated = Gated("first")
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        for job_id in ("first", "second", "third"):
+            lost(store, engine, flow, job_id, 1)
+    with Engine(store=Mortal(store), store_patience=0) as engine:
+        gated.flow(engine)
+        engine.recover()
+        assert gated.entered["first"].wait(SOON)
+        assert [head_in(store, job_id).owner for job_id in ("second", "third")] == [None, None]
+        killed(store, engine)
+        gated.gates["first"].set()
+    assert gated.ran == ["first"]
+    with Engine(store=Mortal(store)) as engine:
+        gated.flow(engine)
+        states = {state.job_id: state for state in engine.recover()}
+        assert all(state.wait(SOON) for state in states.values())
+        assert states["first"].failure.type == PoisonError.__name__
+        assert [states[job_id].status for job_id in ("second", "third")] == ["completed", "completed"]
+    assert gated.ran == ["first", "second", "third"]
+
+
+def test_j10_what_recover_returns_for_a_suspect_sees_it_through_its_turn_and_steers_it(store):
+    gated = Gated("first", "second")
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        for job_id in ("first", "second", "third"):
+            lost(store, engine, flow, job_id, 1)
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        states = {state.job_id: state for state in engine.recover()}
+        assert gated.entered["first"].wait(SOON)
+        assert not states["second"].wait(0)
+        gated.gates["first"].set()
+        assert gated.entered["second"].wait(SOON)
+        flow.cancel(states["second"], "enough")
+        assert engine.get("second").status == "cancelled"
+        gated.gates["second"].set()
+        assert all(state.wait(SOON) for state in states.values())
+        assert [str(states[job_id].status) for job_id in ("first", "second", "third")] == [
+            "completed",
+            "cancelled",
+            "completed",
+        ]
+
+
+@pytest.mark.parametrize("error", [StoreError("busy"), LoadError("damaged")])
+def test_j10_a_suspect_that_cannot_be_taken_up_in_its_turn_keeps_no_other_from_its_own(store, monkeypatch, error):
+    monkeypatch.setattr(sleeping, "AGAIN", 1_000_000)
+    gated = Gated("other")
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        for job_id in ("first", "second"):
+            lost(store, engine, flow, job_id, 1)
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        flow.start("r0", job_id="other")
+        assert gated.entered["other"].wait(SOON)
+        engine.recover()
+        engine.keeping.taken_up = once(engine.keeping.taken_up, error)
+        gated.gates["other"].set()
+        assert engine.get("second").wait(SOON)
+        if isinstance(error, LoadError):  # which is for somebody to mend
+            until(lambda: not engine.keeping.set_apart)
+            assert head_in(store, "first").owner is None
+            engine.recover()
+        assert engine.get("first").wait(SOON)
+    assert gated.ran == ["other", "second", "first"]
 
 
 def test_j10_poison_runs_for_nobody_before_it_is_failed(store):

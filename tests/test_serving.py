@@ -11,8 +11,10 @@ from crashing import Mortal
 from test_durable_life import SOON, flow_of
 
 from routilux import Engine, StoreError
+from routilux.runtime import serving as serving_module
 from routilux.runtime.durable_job import DurableJob
 from routilux.runtime.keeping import Keeping
+from routilux.runtime.owning import UNFINISHED
 from routilux.store.memory import MemoryStore
 
 
@@ -83,6 +85,90 @@ def test_j10_nothing_else_is_taken_while_a_suspect_runs():
             assert all(state.wait(SOON) for state in states)
     assert order[0] == "suspect"
     assert sorted(order[1:]) == ["other0", "other1", "other2"]
+
+
+class Busy:
+    """Engines each of which runs a job of its own until it is told to go, when they begin to serve."""
+
+    def __init__(self, store):
+        self.store = store
+        self.go = threading.Event()
+        self.order = []
+        self.looks = threading.Semaphore(0)
+        self.claims = 0
+        self._engines = 0
+        self._heads, self._claim = store.heads, store.claim
+        store.heads, store.claim = self._look, self._count
+
+    def build(self, engine):
+        self._engines += 1
+        entered = threading.Event()
+
+        def handle(ctx, **_):
+            self.order.append(ctx.job_id)
+            if ctx.job_id.startswith("busy"):
+                entered.set()
+                assert self.go.wait(SOON)
+
+        flow = flow_of(engine, handle)
+        flow.start("r0", job_id=f"busy{self._engines}")
+        assert entered.wait(SOON)
+        return flow
+
+    def _look(self, **which):
+        if which.get("statuses") == UNFINISHED:
+            self.looks.release()
+        return self._heads(**which)
+
+    def _count(self, owner, until, now, jobs=(), dead=()):
+        self.claims += "suspect" in jobs
+        return self._claim(owner, until, now, jobs, dead)
+
+    def see_looks(self, count):
+        for _ in range(count):
+            assert self.looks.acquire(timeout=SOON)
+
+
+def test_j7_j10_engines_that_are_busy_leave_a_suspect_alone_until_one_of_them_is_not(monkeypatch):
+    monkeypatch.setattr(serving_module, "ORPHANS_EVERY", 0.0)
+    store = MemoryStore()
+    with Engine(store=Mortal(store)) as submitter:
+        flow = flow_of(submitter, lambda ctx, **_: None)
+        lost(store, submitter, flow, "suspect", 1)
+        busy = Busy(store)
+        with serving(store, busy.build), serving(store, busy.build):
+            try:
+                until(lambda: busy.claims >= 2)
+                busy.see_looks(20)
+                [head] = store.heads(job_id="suspect")
+                assert (head.owner, head.deaths) == (None, 2)
+                assert busy.claims < 6  # more than two only if one has looked while the other one let go
+                busy.go.set()
+                assert submitter.get("suspect").wait(SOON)
+                assert submitter.submit(flow, job_id="more").wait(SOON)
+            finally:
+                busy.go.set()
+        assert busy.order.count("suspect") == 1
+        assert submitter.get("suspect").status == "completed"
+
+
+def test_j10_an_engine_forgets_a_suspect_that_another_one_has_taken(monkeypatch):
+    monkeypatch.setattr(serving_module, "ORPHANS_EVERY", 0.0)
+    store = MemoryStore()
+    with Engine(store=Mortal(store)) as submitter:
+        flow = flow_of(submitter, lambda ctx, **_: None)
+        lost(store, submitter, flow, "suspect", 1)
+        busy = Busy(store)
+        with serving(store, busy.build) as (engine, _):
+            try:
+                until(lambda: "suspect" in engine.keeping.suspects)
+                state = submitter.submit(flow, job_id="more")
+                assert not state.wait(0.1)
+                assert store.claim("another", time.time() + 1000, time.time(), ["suspect"])
+                assert state.wait(SOON)
+            finally:
+                busy.go.set()
+        assert busy.order == ["busy1", "more"]
 
 
 def test_j9_messages_to_jobs_that_have_ended_are_dropped():

@@ -163,7 +163,8 @@ class Engine(SharedThreads):
         """Go on with the jobs of registered flows that nobody runs, on worker threads; return their states.
 
         Those are jobs whose process has died, and jobs that were submitted. A job that took its last two processes
-        with it runs when nothing else does; see ``detect_poison``.
+        with it runs when nothing else does; see ``detect_poison``. Until then any engine may take it, and its state is
+        like that of a job which runs elsewhere.
 
         Args:
             allow_changes: go on also with jobs that were made by a flow that has changed since.

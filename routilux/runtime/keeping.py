@@ -127,8 +127,7 @@ class Keeping(Recovering):
                 del self.held[job.record.job_id]
         if job.record.status.ended and job.record.parent_job_id is not None and job.halted is None:
             self.engine.committers.submit(lambda: self.tell_parent(job))
-        if self.suspects:
-            self.engine.committers.submit(self.run_suspect)
+        self.give_turn()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -142,6 +141,8 @@ class Keeping(Recovering):
         """Let handlers return, start no more, and let go of all jobs."""
         closed = ExecutionError("the engine was closed; an engine with the same store can recover the job")
         end = None if timeout is None else time.monotonic() + timeout
+        with self._lock:
+            self.suspects.clear()
         while self.held:  # a handler that still runs may begin another job
             for job in list(self.held.values()):
                 self.left.add(job.record.job_id)

@@ -61,9 +61,11 @@ class Serving:
 
     def _take_orphans(self) -> None:
         keeping = self._keeping
+        heads = keeping.store.heads(statuses=UNFINISHED)
+        keeping.forget_suspects(heads)
         free = [
             head.job_id
-            for head in keeping.store.heads(statuses=UNFINISHED)
+            for head in heads
             if head.flow_id in keeping.flows and not keeping.runs_here(head.job_id) and head.job_id not in self._refused
         ]
         if free:
@@ -78,7 +80,7 @@ class Serving:
             if self._keeping.set_apart:
                 break
             try:
-                taken.update((job.record.job_id, job) for job in self._keeping.recover(jobs=some))
+                found = self._keeping.recover(jobs=some)
             except StoreError:
                 raise
             except RoutiluxError as error:
@@ -88,6 +90,8 @@ class Serving:
                 else:
                     for job_id in some:
                         taken.update(self._take([job_id]))
+            else:
+                taken.update((job.record.job_id, job) for job in found if isinstance(job, DurableJob))
         return taken
 
     def _read_messages(self) -> None:

@@ -16,7 +16,6 @@ from ..core.points import Wait
 from ..core.status import JobStatus
 from ..errors import ExecutionError, RoutiluxError, StoreError
 from ..store.base import FactStore, JobHead
-from .bells import Bell
 from .durable_job import DurableJob
 from .job import Job
 from .loading import Loading
@@ -52,7 +51,6 @@ class Sleeping(Loading):
         self.sleepers: dict[str, Sleeper] = {}
         self.beginning: set[str] = set()  # jobs that are being put into the store to run here
         self.left: set[str] = set()  # jobs that were let go of because the engine is being closed
-        self.suspects: dict[DurableJob, Bell] = {}  # jobs that are to run when nothing else does, held still by these
         self._waking = threading.Lock()
         self._in_order = threading.Lock()
         self._due: deque[str] = deque()  # jobs that sleep and whose time has come
@@ -94,7 +92,7 @@ class Sleeping(Loading):
         job_id, waiting = job.record.job_id, job.record.waiting.values()
         waits = [wait for each in waiting if (wait := awaited(job.record, each)) is not None]
         with self._lock:
-            if self.held.get(job_id) is not job or job in self.suspects:
+            if self.held.get(job_id) is not job:
                 return
             del self.held[job_id]
             job.flow._jobs.forget(job)  # before anybody finds that it sleeps, and counts it when it is woken
