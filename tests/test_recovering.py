@@ -258,6 +258,61 @@ def test_j10_a_suspect_that_cannot_be_taken_up_in_its_turn_keeps_no_other_from_i
     assert gated.ran == ["other", "second", "first"]
 
 
+@pytest.mark.parametrize("before", ["other", "suspect"])
+@pytest.mark.parametrize("how", ["waits", "sleeps", "is paused"])
+def test_j10_a_suspect_has_its_turn_when_the_job_before_it_rests(store, how, before):
+    entered, go, ran = threading.Event(), threading.Event(), []
+
+    def handle(ctx, **_):
+        ran.append(ctx.job_id)
+        if ctx.job_id == "first":
+            entered.set()
+            assert go.wait(SOON)
+            if how == "waits":
+                ctx.step.wait_for_event("gate", "gate")
+            elif how == "sleeps":
+                ctx.step.wait_for("a day", seconds=86400)
+            else:
+                ctx.flow.pause(ctx.job_state)
+
+    def build(engine):
+        return flow_of(engine, handle)
+
+    with Engine(store=Mortal(store)) as engine:
+        flow = build(engine)
+        for job_id in ("first", "second") if before == "suspect" else ("second",):
+            lost(store, engine, flow, job_id, 1)
+    with Engine(store=Mortal(store)) as engine:
+        flow = build(engine)
+        if before == "other":
+            flow.start("r0", job_id="first")
+        engine.recover()
+        assert entered.wait(SOON)
+        assert not engine.get("second").wait(0.05)
+        go.set()
+        assert engine.get("second").wait(SOON)
+        assert ran == ["first", "second"]
+        assert engine.get("first").status == ("paused" if how == "is paused" else "waiting")
+        until(lambda: not engine.keeping.set_apart)
+
+
+def test_j10_a_suspect_does_not_run_beside_a_handler_of_a_paused_job(store):
+    gated = Gated("other")
+    with Engine(store=Mortal(store)) as engine:
+        lost(store, engine, gated.flow(engine), "suspect", 1)
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        other = flow.start("r0", job_id="other")
+        assert gated.entered["other"].wait(SOON)
+        flow.pause(other)
+        [state] = engine.recover()
+        assert not state.wait(0.05)
+        assert gated.ran == ["other"]
+        gated.gates["other"].set()
+        assert state.wait(SOON)
+        assert (state.status, other.status) == ("completed", "paused")
+
+
 def test_j10_poison_runs_for_nobody_before_it_is_failed(store):
     ran = []
 

@@ -171,6 +171,29 @@ def test_j10_an_engine_forgets_a_suspect_that_another_one_has_taken(monkeypatch)
         assert busy.order == ["busy1", "more"]
 
 
+def test_j10_an_engine_goes_on_taking_jobs_while_those_that_it_ran_alone_wait():
+    store, order = MemoryStore(), []
+
+    def handle(ctx, **_):
+        order.append(ctx.job_id)
+        if ctx.job_id.startswith("suspect"):
+            ctx.step.wait_for_event("gate", "gate")
+
+    def build(engine):
+        return flow_of(engine, handle)
+
+    with Engine(store=Mortal(store)) as submitter:
+        flow = build(submitter)
+        for number in range(2):
+            lost(store, submitter, flow, f"suspect{number}", 1)
+        with serving(store, build):
+            until(lambda: len(submitter.jobs(status="waiting")) == 2)
+            assert submitter.submit(flow, job_id="other").wait(SOON)
+            assert order == ["suspect0", "suspect1", "other"]
+            submitter.publish("gate")
+            assert all(submitter.get(f"suspect{number}").wait(SOON) for number in range(2))
+
+
 def test_j9_messages_to_jobs_that_have_ended_are_dropped():
     store = MemoryStore()
 

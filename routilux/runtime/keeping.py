@@ -117,6 +117,7 @@ class Keeping(Recovering):
 
     def rested(self, job: DurableJob) -> None:
         """A job has come to rest: it need not be kept, unless it may go on. The caller holds the job's lock."""
+        self.give_turn()
         if not job.record.status.ended and job.halted is None:
             parent = self.live.get(job.record.parent_job_id or "")
             if parent is not None:  # which may have come to rest with it
@@ -127,7 +128,6 @@ class Keeping(Recovering):
                 del self.held[job.record.job_id]
         if job.record.status.ended and job.record.parent_job_id is not None and job.halted is None:
             self.engine.committers.submit(lambda: self.tell_parent(job))
-        self.give_turn()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,11 @@ class _Found(NamedTuple):
     asked: Collection[str]
 
 
+def _works(job: DurableJob) -> bool:
+    """Whether a job keeps suspects from running: one of its handlers runs, or will without anybody's doing."""
+    return not job.stands_still or (job.record.status is JobStatus.RUNNING and job.halted is None)
+
+
 class Recovering(Corresponding):
     """The recovery of one engine's jobs. For the arguments see `Keeping`.
 
@@ -243,8 +248,7 @@ class Recovering(Corresponding):
     def _next_suspect(self) -> tuple[str, bool] | None:
         """Return the suspect whose turn it is, which is none from now on; None while something runs here."""
         with self._lock:
-            busy = any(job.record.status is JobStatus.RUNNING for job in self.held.values())
-            if self._setting_out or busy or not self.suspects:
+            if self._setting_out or not self.suspects or any(map(_works, self.held.values())):
                 return None
             self._setting_out = True
             job_id = next(iter(self.suspects))
@@ -273,6 +277,11 @@ class Recovering(Corresponding):
             self.suspects.setdefault(job_id, allow_changes)
         self.run_suspects()
 
+    def put_to_sleep(self, job: DurableJob) -> None:
+        """See `Sleeping.put_to_sleep`."""
+        super().put_to_sleep(job)
+        self.give_turn()
+
     def give_turn(self) -> None:
         """Have the next suspect run soon, if there is one and nothing else runs."""
         if self.suspects:
@@ -288,9 +297,8 @@ class Recovering(Corresponding):
     @property
     def set_apart(self) -> bool:
         """Whether a job runs alone, or is going to, so that no others are to be taken up."""
-        alone = self._alone
-        runs = alone is not None and alone.record.status is JobStatus.RUNNING and alone.halted is None
-        return runs or self._setting_out or bool(self.suspects)
+        works = self._alone is not None and _works(self._alone)
+        return works or self._setting_out or bool(self.suspects)
 
     def _fail_as_poison(self, job: DurableJob, deaths: int) -> None:
         """Fail a job that took several processes with it."""
