@@ -15,6 +15,7 @@ from test_serving import lost, until
 
 from routilux import Context, ContextError, Engine, Flow, LoadError, PoisonError, Routine, StoreError
 from routilux.runtime import processes, sleeping
+from routilux.store import memory
 from routilux.store.memory import MemoryStore
 
 
@@ -340,6 +341,81 @@ def test_j10_poison_runs_for_nobody_before_it_is_failed(store):
     with Engine(store=Mortal(store)) as engine:
         build(engine)
         assert engine.get("poison").status == "failed"
+
+
+def test_j10_poison_that_is_paused_before_it_is_failed_stays_paused(store):
+    ran = []
+
+    def build(engine):
+        return flow_of(engine, lambda ctx, **_: ran.append(ctx.job_id))
+
+    submitted(store, ["a"], build)
+    with Engine(store=Mortal(store)) as engine:
+        lost(store, engine, build(engine), "poison", 2)
+    with Engine(store=Mortal(store)) as engine:
+        flow = build(engine)
+        go_on = engine.keeping.go_on
+
+        def meanwhile(job, asked):
+            flow.pause(engine.get("poison"))
+            go_on(job, asked)
+
+        engine.keeping.go_on = meanwhile
+        engine.recover()
+        assert engine.get("a").wait(SOON)
+        state = engine.get("poison")
+        assert (state.status, head_in(store, "poison").status) == ("paused", "paused")
+        flow.resume(state)
+        assert state.wait(SOON)
+        assert (state.status, ran) == ("completed", ["a", "poison"])
+
+
+def pause(store, gated):
+    """Have a store hold a job that was paused by a process which has died since."""
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        state = flow.start("r0", job_id="paused")
+        assert gated.entered["paused"].wait(SOON)
+        flow.pause(state)
+        gated.gates["paused"].set()
+        assert not state.wait(SOON)
+        killed(store, engine)
+
+
+@pytest.mark.parametrize("counts", ["as stores do", "as stores did"])
+def test_j10_a_paused_job_is_not_failed_for_what_dies_while_it_is_paused(store, monkeypatch, counts):
+    if counts == "as stores did":
+        monkeypatch.setattr(memory, "deaths_when_claimed", lambda head, has_entries: head.deaths + 1)
+    gated = Gated("paused")
+    pause(store, gated)
+    for _ in range(4):
+        with Engine(store=Mortal(store)) as engine:
+            gated.flow(engine)
+            [state] = engine.recover()
+            assert (state.status, head_in(store, "paused").status) == ("paused", "paused")
+            killed(store, engine)
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        [state] = engine.recover()
+        flow.resume(state)
+        assert state.wait(SOON)
+        assert state.status == "completed"
+
+
+def test_j10_a_paused_job_need_not_wait_until_nothing_else_runs(store, monkeypatch):
+    gated = Gated("paused", "other")
+    pause(store, gated)
+    monkeypatch.setattr(memory, "deaths_when_claimed", lambda head, has_entries: 2)
+    with Engine(store=Mortal(store)) as engine:
+        flow = gated.flow(engine)
+        flow.start("r0", job_id="other")
+        assert gated.entered["other"].wait(SOON)
+        [state] = engine.recover()
+        assert head_in(store, "paused").owner == engine.keeping.owner
+        flow.resume(state)
+        assert state.wait(SOON)
+        assert (state.status, gated.ran) == ("completed", ["paused", "other"])
+        gated.gates["other"].set()
 
 
 @pytest.mark.parametrize("rest", ["drop", "error", "deliver"])

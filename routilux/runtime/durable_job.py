@@ -313,7 +313,7 @@ class DurableJob(JournaledJob):
     def fail_as_poison(self, error: BaseException) -> None:
         """Fail the job without running it."""
         with self.commits:
-            if self.record.status.ended:
+            if self.record.status not in (JobStatus.RUNNING, JobStatus.WAITING):  # it was paused, or ended, meanwhile
                 return
             self.keep(Failed(describe(error), self.now()))
             with self.lock:

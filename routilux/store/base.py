@@ -118,9 +118,9 @@ class FactStore(Protocol):
         A job is free when nobody owns it, or its owner's lease ended before ``now`` (or never began), or the owner is
         among the ``dead``, whose leases end with this call. Each job that is claimed gets the next epoch. It counts no
         deaths when there were entries since it was last claimed (or made). Without any, it counts one death more when
-        it was lost (not let go), with a status other than ``"waiting"``, and keeps its count when it was let go or
-        waited. Jobs that are not free, or not there, are left out; so are jobs that the owner has already, whose epoch
-        stays.
+        it was lost (not let go), with a status other than ``"waiting"`` or ``"paused"``, and keeps its count when it
+        was let go, waited or was paused. Jobs that are not free, or not there, are left out; so are jobs that the owner
+        has already, whose epoch stays.
 
         Returns what was claimed, in the order in which it was asked for.
         """

@@ -62,9 +62,9 @@ def deaths_when_claimed(head: JobHead, has_entries: bool) -> int:
     """Return how many deaths a free job counts when it is claimed.
 
     ``head`` is its head until now, ``has_entries`` whether entries came since it was last claimed. A job that still has
-    an owner was lost, one without was let go.
+    an owner was lost, one without was let go. One of which no handler runs has not killed its owner.
     """
     if has_entries:
         return 0
-    lost = head.owner is not None and head.status != "waiting"
+    lost = head.owner is not None and head.status not in ("waiting", "paused")
     return head.deaths + lost

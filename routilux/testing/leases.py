@@ -189,10 +189,16 @@ class LeaseTests(StoreTests):
             assert lose(store, "f", 6) == 0
 
     def test_j10_a_job_that_was_lost_while_it_waited_keeps_its_count(self) -> None:
+        self._keeps_its_count("waiting")
+
+    def test_j10_a_job_that_was_lost_while_it_was_paused_keeps_its_count(self) -> None:
+        self._keeps_its_count("paused")
+
+    def _keeps_its_count(self, status: str) -> None:
         with self.opened() as store:
             begin(store)
             assert [lose(store, "a", 1), lose(store, "b", 2)] == [0, 1]
-            store.append("job", 1, [], 2, head_of("job", status="waiting"))
+            store.append("job", 1, [], 2, head_of("job", status=status))
             assert [lose(store, "c", 3), lose(store, "d", 4)] == [1, 1]
             store.append("job", 1, [b"2"], 4)
             assert lose(store, "e", 5) == 0
