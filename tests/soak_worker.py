@@ -327,6 +327,20 @@ def poison_first(folder):
     poison(folder, first=True)
 
 
+def woken(folder):
+    """Run a job that kills the process when its wait is over."""
+
+    def die(ctx):
+        ctx.step.wait_for("a moment", seconds=0.01)
+        append_line(f"{folder}/woken", ctx.job_id)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with Engine(store=store_at(folder)) as engine:
+        engine.submit(flow_with(engine, folder, die), job_id="poison")
+        for state in engine.recover():
+            state.wait()
+
+
 def recover(folder):
     """Recover all jobs that nobody runs, when told to, and see them to their end."""
     with Engine(store=store_at(folder), lease=30.0) as engine:
@@ -398,7 +412,7 @@ def serve(folder):
 
 
 def main():
-    modes = {each.__name__: each for each in (work, poison, poison_first, recover, slow, take, serve)}
+    modes = {each.__name__: each for each in (work, poison, poison_first, woken, recover, slow, take, serve)}
     if len(sys.argv) == 3 and sys.argv[1] in modes:
         modes[sys.argv[1]](sys.argv[2])
         return

@@ -102,6 +102,17 @@ def test_j10_jobs_that_did_not_run_when_the_poison_killed_alone_are_not_failed_w
     assert found == {"poison": "failed", **{f"good{number}": "completed" for number in range(3)}}
 
 
+def test_j10_a_job_that_kills_its_processes_when_it_is_woken_is_failed_after_three_that_woke_it_at_once(tmp_path):
+    for deaths in range(1, 5):  # the first one wakes it later, and nobody knows that it does
+        with process("woken", tmp_path) as child:
+            assert child.wait(SOON) == -signal.SIGKILL
+        assert len(lines(tmp_path, "woken")) == deaths
+    with process("woken", tmp_path) as child:
+        assert child.wait(SOON) == 0
+    with Engine(store=store_at(tmp_path)) as engine:
+        assert [(head.job_id, head.status) for head in engine.jobs()] == [("poison", "failed")]
+
+
 def test_j7_two_processes_that_recover_the_same_jobs_at_once_run_each_of_them_once(tmp_path):
     count = 300
     with Engine(store=store_at(tmp_path)) as engine:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from crashing import Mortal
@@ -13,7 +14,7 @@ from pydantic import BaseModel, field_validator
 from test_durable_life import SOON, flow_of
 from test_serving import lost, until
 
-from routilux import Context, ContextError, Engine, Flow, LoadError, PoisonError, Routine, StoreError
+from routilux import Clock, Context, ContextError, Engine, Flow, LoadError, PoisonError, Routine, StoreError
 from routilux.runtime import processes, sleeping
 from routilux.store import memory
 from routilux.store.memory import MemoryStore
@@ -416,6 +417,39 @@ def test_j10_a_paused_job_need_not_wait_until_nothing_else_runs(store, monkeypat
         assert state.wait(SOON)
         assert (state.status, gated.ran) == ("completed", ["paused", "other"])
         gated.gates["other"].set()
+
+
+@pytest.mark.parametrize("how", [{}, {"durability": "async", "max_lag_seconds": 1.0}])
+def test_j10_a_recovered_job_is_known_to_run_before_it_is_woken_and_to_wait_when_it_is_not(store, how):
+    seen, woken = [], threading.Semaphore(0)
+
+    def handle(ctx, **_):
+        ctx.step.wait_for("a day", seconds=86400)
+        seen.append(head_in(store, "j").status)
+        if len(seen) == 1:
+            killed(store, later)
+        woken.release()
+
+    def build(engine):
+        return flow_of(engine, handle)
+
+    with Engine(store=Mortal(store)) as engine:
+        assert not build(engine).start("r0", job_id="j").wait(0)
+        until(lambda: head_in(store, "j").status == "waiting")
+        killed(store, engine)
+    clock = Clock(time_ns=lambda: time.time_ns() + 2 * 86400 * 10**9)
+    for _ in range(2):  # the clock is set back in between
+        with Engine(store=Mortal(store), **how) as engine:
+            build(engine)
+            engine.recover()
+            assert head_in(store, "j").status == "waiting"
+            killed(store, engine)
+        with Engine(clock, store=Mortal(store), store_patience=0, **how) as later:
+            build(later)
+            later.recover()
+            assert woken.acquire(timeout=SOON)
+    assert seen == ["running", "running"]
+    assert head_in(store, "j").status == "completed"
 
 
 @pytest.mark.parametrize("rest", ["drop", "error", "deliver"])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from ..core.commits import is_over
 from ..core.copying import copy_value
 from ..core.foresight import status_after
 from ..core.job_record import Activation, JobRecord
@@ -174,6 +175,29 @@ class JournaledJob(Job):
             self.head = head
         if sizes is not None:
             self._sizes = sizes
+
+    def keep_status(self) -> None:
+        """Keep in the head whether a job that was taken up runs or waits from now on.
+
+        That a wait is over is no fact, and the store counts the deaths only of jobs that run. Raises StoreError when it
+        cannot be kept: the job halts in this process then.
+        """
+        with self.commits:
+            self.check_going()
+            with self.lock:
+                status, now = self.record.status, self.now()
+                waiting = self.record.waiting.values()
+                if status is JobStatus.WAITING and any(is_over(self.record, each, now) for each in waiting):
+                    status = JobStatus.RUNNING
+            if status not in (JobStatus.RUNNING, JobStatus.WAITING) or status == self.head.status:
+                return
+            head = self.head._replace(status=str(status), updated=self.engine.clock.time_ns() / 1e9)
+            try:
+                self.journal.append((), head)
+            except StoreError as error:
+                self._ask_again(lambda: self.journal.append((), head), error)
+            self.head = head
+        self.confirm()
 
     def _begin(self) -> None:
         """Put a job that was restored from a file into the store."""

@@ -188,7 +188,7 @@ class Recovering(Corresponding):
         finally:
             self.resuming.discard(job_id)
         for each in taken:
-            if each.record.status is JobStatus.FAILED:
+            if isinstance(each, DurableJob) and each.record.status is JobStatus.FAILED:
                 self._hear_of_others(each)
         return taken[0] if taken else self.find(job_id) or job
 
@@ -205,6 +205,8 @@ class Recovering(Corresponding):
             return
         self._hear_of_others(job)
         self._attend_if_asked(job, asked)
+        if self.detect_poison:
+            job.keep_status()
         job.go_on()
 
     def _hear_of_others(self, job: DurableJob) -> None:
