@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 import threading
 from datetime import timedelta
 from typing import Any
@@ -984,18 +983,27 @@ def test_l3_t1_an_edit_is_committed_whole_or_not_at_all_when_the_time_is_up(kind
         assert engine.get("j").get_shared_data("a") == kept[0]
 
 
-def test_l3_e3_what_a_handler_with_a_timeout_has_not_committed_is_dropped_when_execute_is_interrupted(engine):
+def test_l3_e3_what_a_handler_with_a_timeout_has_not_committed_is_dropped_when_execute_is_interrupted():
+    """The clock interrupts the thread that waits for the handler; a signal may come just before that begins to wait."""
+    interrupts, caller = [], threading.current_thread()
+
+    def now():
+        if interrupts and threading.current_thread() is caller:
+            raise interrupts.pop()
+        return 0
+
     def handle(step, **_):
         ctx = of_context(step)
         ctx.job_state.append_to_shared_log({"n": 1})
-        Late(ctx.job_state._job, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+        Late(ctx.job_state._job, lambda: interrupts.append(KeyboardInterrupt()))
         ctx.flush()
 
-    flow = chain(Step(handle, timeout=LONG), engine=engine)
-    with pytest.raises(KeyboardInterrupt):
-        flow.execute("r0", job_id="j")
-    state = engine.get("j")
-    assert (state.status, state.error.type, state.get_shared_log()) == ("failed", "KeyboardInterrupt", [])
+    with Engine(Clock(monotonic_ns=now), store=open_store("memory:")) as engine:
+        flow = chain(Step(handle, timeout=0.05), engine=engine)
+        with pytest.raises(KeyboardInterrupt):
+            flow.execute("r0", job_id="j")
+        state = engine.get("j")
+        assert (state.status, state.error.type, state.get_shared_log()) == ("failed", "KeyboardInterrupt", [])
 
 
 def of_context(step: Step) -> Any:
