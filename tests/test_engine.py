@@ -213,7 +213,7 @@ def test_d5_flows_that_are_forgotten_while_the_engine_is_busy_do_not_block_it():
 def test_d5_a_flow_that_comes_while_the_last_one_goes_has_workers(monkeypatch):
     engine, coming = Engine(), []
     first, second = (chain(Sink(), engine=engine) for _ in range(2))
-    assert first.start("r0").wait(LONG)
+    engine.attach(first, 1)
     set_limit = engine.pool.set_limit
 
     def set_limit_late(limit):
@@ -225,7 +225,7 @@ def test_d5_a_flow_that_comes_while_the_last_one_goes_has_workers(monkeypatch):
         set_limit(limit)
 
     monkeypatch.setattr(engine.pool, "set_limit", set_limit_late)
-    first.shutdown()
+    engine.release(first)
     coming[0].join(LONG)
     monkeypatch.undo()
     assert second.start("r0").wait(LONG)

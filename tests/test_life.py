@@ -402,10 +402,15 @@ def test_l3_a_wait_of_no_time_just_looks():
 
 
 def test_waiting_for_all_jobs_goes_on_when_one_of_them_has_paused():
-    gates = {"a": threading.Event(), "b": threading.Event()}
-    flow = chain(Step(lambda step, name: gates[name].wait(LONG)), engine=Engine())
-    with flow:
+    begun, gates = threading.Barrier(3), {"a": threading.Event(), "b": threading.Event()}
+
+    def handler(step, name):
+        begun.wait(LONG)
+        assert gates[name].wait(LONG)
+
+    with chain(Step(handler), engine=Engine()) as flow:
         first, second = (flow.start("r0", {"name": name}) for name in gates)
+        begun.wait(LONG)
         waited = []
         waiting = threading.Thread(target=lambda: waited.append((flow.wait_for_completion(), str(second.status))))
         waiting.start()

@@ -256,10 +256,9 @@ class Jobs:
             if new:
                 self.at_rest(job)
             raise
-        with job.lock:
-            rests = job.record.durable if job.record.status is JobStatus.WAITING else job.at_rest
-            if not rests:
-                self.count(job)  # it may have come to rest, and been forgotten, before it was resumed
+        with job.lock:  # it may have come to rest, and been forgotten, before it was resumed
+            if not (job.record.durable if job.record.status is JobStatus.WAITING else job.at_rest):
+                self.count(job)
         return job
 
     def restored(self, document: Any, name: str, serializer: Serializer | None) -> JobState:
@@ -287,12 +286,14 @@ class Jobs:
     def count(self, job: Job) -> bool:
         """Count a job among those that run; return whether it was not."""
         with self._lock:
-            self.check_open()
             known = self._jobs.get(job.record.job_id)
-            if known is not None and known is not job:
+            if known is job:
+                return False
+            self.check_open()
+            if known is not None:
                 raise ExecutionError(f"flow {self._flow.flow_id!r}: a job {job.record.job_id!r} is running already")
             self._jobs[job.record.job_id] = job
-            return known is None
+            return True
 
     def check_open(self) -> None:
         """Raise ExecutionError when the flow is shut down."""
