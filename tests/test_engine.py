@@ -232,6 +232,25 @@ def test_d5_a_flow_that_comes_while_the_last_one_goes_has_workers(monkeypatch):
     second.shutdown()
 
 
+def test_d5_who_was_the_last_to_go_does_not_wait_for_the_workers_of_a_flow_that_has_come_since():
+    pool, begun, go = WorkerPool(), threading.Event(), threading.Event()
+    pool.set_limit(1)
+    pool.submit(lambda: (begun.set(), go.wait(LONG)))
+    assert begun.wait(LONG)
+    pool.set_limit(0)
+    joining = threading.Thread(target=pool.join)
+    joining.start()
+    while not pool._joining:
+        pass
+    pool.set_limit(1)
+    joining.join(LONG)
+    assert not joining.is_alive()
+    go.set()
+    pool.set_limit(0)
+    pool.join()
+    assert not pool._workers
+
+
 def test_timers_call_in_the_order_in_which_they_are_due_and_their_thread_ends():
     stopped = [time.perf_counter_ns()]
     clock = Clock(monotonic_ns=lambda: stopped[0] if stopped else time.perf_counter_ns())

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .bells import Bell, ring
+
 Task = Callable[[], None]
 
 
@@ -45,6 +47,7 @@ class WorkerPool:
         self._here = threading.local()
         self._started = 0
         self._limit = 0
+        self._joining: list[Bell] = []  # rung when workers leave, or are to stay
 
     @property
     def given_up(self) -> int:
@@ -56,15 +59,26 @@ class WorkerPool:
         """Set how many threads may work; surplus ones end as soon as they are idle."""
         with self._lock:
             self._limit = limit
+            ring(self._joining)
             self._adjust()
 
     def join(self) -> None:
-        """Wait until all workers have ended, but for this thread and the given-up ones, if the limit is 0."""
-        with self._lock:
-            workers = [worker for worker in self._workers if not worker.given_up] if self._limit == 0 else []
-        for worker in workers:
-            if worker is not threading.current_thread():
-                worker.join()
+        """Wait until all workers have ended, but for this thread and the given-up ones, as long as the limit is 0."""
+        met: set[Worker] = set()
+        while True:
+            bell = threading.Event()
+            with self._lock:
+                met |= self._workers
+                if self._limit or not any(map(self._is_to_end, self._workers)):
+                    met -= self._workers
+                    break
+                self._joining.append(bell)
+            bell.wait()
+        for worker in met:  # they have left, and are about to end
+            worker.join()
+
+    def _is_to_end(self, worker: Worker) -> bool:
+        return not worker.given_up and worker is not threading.current_thread()
 
     def submit(self, task: Task) -> None:
         """Run a task on some worker, after those submitted before it.
@@ -110,6 +124,7 @@ class WorkerPool:
             for worker in self._workers:
                 if worker.ident == thread:
                     worker.given_up = True
+            ring(self._joining)
             self._adjust()
 
     def serve(self, worker: Worker) -> None:
@@ -119,6 +134,7 @@ class WorkerPool:
             with self._lock:
                 if worker.given_up or self._surplus() > 0:
                     self._workers.remove(worker)
+                    ring(self._joining)
                     return
                 task = self._tasks.popleft() if self._tasks else None
                 if task is None:
