@@ -212,9 +212,10 @@ class Flow(Steerable, Streamable, Graph):
         for job in self._jobs.running():
             refuse_inside(job, "shutdown()")
         if cancel:  # while jobs that sleep can still be woken for it
+            jobs = self._jobs.running()  # first: one that falls asleep meanwhile is woken, or here already
             if self.engine.keeping is not None:
-                self.engine.keeping.wake_all(self)
-            for job in self._jobs.running():
+                jobs += self.engine.keeping.wake_all(self)
+            for job in jobs:
                 job.cancel_unless_ended("the flow was shut down")
         self._jobs.shut_down()
         for job in self._jobs.running():

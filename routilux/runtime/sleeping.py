@@ -190,11 +190,11 @@ class Sleeping(Loading):
             self.live[job_id] = job
         return job
 
-    def wake_all(self, flow: Any) -> None:
-        """Wake the jobs of a flow that sleep."""
-        for job_id, sleeper in list(self.sleepers.items()):
-            if sleeper.flow is flow:
-                self.find(job_id)
+    def wake_all(self, flow: Any) -> list[DurableJob]:
+        """Wake the jobs of a flow that sleep, and return them; they may soon sleep again."""
+        with self._lock:
+            asleep = [job_id for job_id, sleeper in self.sleepers.items() if sleeper.flow is flow]
+        return [job for job_id in asleep if (job := self.find(job_id)) is not None]
 
     def leave(self, flow: Any) -> None:
         """Let go of the jobs of a flow that was shut down, so that they can go on elsewhere."""
