@@ -544,6 +544,24 @@ def test_s2_j4_what_a_failed_attempt_wrote_after_a_point_is_the_next_ones_own(pi
     assert state.get_shared_data("n") == 1
 
 
+def test_j4_an_attempt_whose_only_point_is_a_failed_step_may_have_written_besides(pipe):
+    async def handler(ctx):
+        ctx.job_state.update_shared_data("before", ctx.attempt)
+        try:
+            await ctx.step.run("fails at first", fail_at_first, ctx.attempt, max_retries=0)
+        finally:
+            ctx.job_state.update_shared_data("after", ctx.attempt)
+
+    state, _ = pipe(handler, "retry")
+    state.raise_for_status()
+    assert (state.get_shared_data("before"), state.get_shared_data("after")) == (2, 2)
+
+
+def fail_at_first(attempt):
+    if attempt == 1:
+        raise Failure
+
+
 def test_s2_j4_what_was_written_before_a_failed_step_that_is_done_anew_is_its_own(pipe, point):
     async def handler(ctx):
         n = ctx.job_state.get_shared_data("n", 0)
@@ -551,10 +569,6 @@ def test_s2_j4_what_was_written_before_a_failed_step_that_is_done_anew_is_its_ow
         ctx.job_state.update_shared_data("n", n + 1)
         await ctx.step.run("fails at first", fail_at_first, ctx.attempt, max_retries=0)
         ctx.job_state.update_shared_data("n", n + 2)
-
-    def fail_at_first(attempt):
-        if attempt == 1:
-            raise Failure
 
     state, _ = pipe(handler, "retry")
     state.raise_for_status()

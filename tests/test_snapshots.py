@@ -19,6 +19,7 @@ from routilux.core.commits import unfinished
 from routilux.core.fold import apply, fold
 from routilux.core.history import History
 from routilux.core.job_record import JobRecord
+from routilux.core.life import resumed
 from routilux.core.machine import started, suspended
 from routilux.core.points import Answered, Batch, Committed, Emission, Noted, Point, Published, Read, Wait
 from routilux.core.records import Cancelled, Failed, Logged, Paused, Resumed, Sent, Wrote
@@ -278,6 +279,18 @@ def test_j4_what_ran_runs_again_first_and_waits_go_on():
     assert [each.id for each in record.mailboxes[1].resumed] == [2]
     assert [each.index for each in record.ready] == [1], "the retry holds its mailbox"
     assert record.waiting.keys() == {4, 5}
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_e4_l3_what_was_given_up_runs_again_when_the_process_died_before_the_job_had_failed(ended):
+    last = [Failed(BOOM, 30)] if ended else []
+    record = fold(begun(FLOW), [*MIDDLE, turn(2, 1, "given up", None, (BOOM, 29), 29), *last])
+    record = read(FLOW, written(FLOW, record)).record
+    unfinished(record)
+    if ended:
+        resumed(record, 31)
+    assert [each.id for each in record.mailboxes[1].resumed] == [2]
+    assert (record.queued, record.stopped) == (1, [])
 
 
 @pytest.mark.parametrize("last", ["waiting", "paused", "failed", "cancelled", "completed"])

@@ -31,8 +31,9 @@ def committed(record: JobRecord, activation: Activation, fact: Committed) -> Any
         return OUTCOMES[fact.kind](record, activation, fact)
     _put(record, activation, fact.batch, fact.at)
     result = OUTCOMES[fact.kind](record, activation, fact)
-    if fact.batch.writes and activation.id in record.points:
-        _note_own(record, record.points[activation.id][-1], fact.batch)
+    points = record.points.get(activation.id)
+    if points:
+        _note_own(record, points[-1], fact.batch)
     return result
 
 
@@ -264,12 +265,19 @@ def _run(record: JobRecord, activation: Activation, fact: Committed) -> Activati
 
 
 def unfinished(record: JobRecord) -> None:
-    """After the last fact: what ran when it was made runs again, before what is queued, and nobody has a ticket."""
+    """After the last fact: what ran when it was made runs again, before what is queued, and nobody has a ticket.
+
+    So does what was given up just before the job would have failed.
+    """
     record.life += 1
-    for activation in sorted(record.running.values(), key=lambda each: each.id, reverse=True):
-        record.mailboxes[activation.slot.mailbox].resumed.appendleft(activation.later(0))
-    record.queued += len(record.running)
+    again = {activation.id: activation.later(0) for activation in record.running.values()}
     record.running.clear()
+    if not record.status.ended:
+        again.update((activation.id, activation) for activation in record.stopped)
+        record.stopped.clear()
+    for delivery in sorted(again, reverse=True):
+        record.mailboxes[again[delivery].slot.mailbox].resumed.appendleft(again[delivery])
+    record.queued += len(again)
     record.ready.clear()
     record.on_loop.clear()
     for mailbox in record.mailboxes:
