@@ -169,6 +169,41 @@ def test_l1_a_paused_job_stays_paused_when_an_interrupt_takes_nothing_from_it(st
         assert (str(state.status), sink.got) == ("completed", ["went on"])
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_d6_a_coroutine_that_cancels_its_own_wait_goes_on_when_it_has_a_turn(paused):
+    seen, given, waits = [], [], Signal()
+
+    async def patient(step, data):
+        task = asyncio.current_task()
+        if data == 1:
+            given.append(task)
+            asyncio.get_running_loop().call_soon(waits.set)
+            try:
+                await context_of(step).step.wait_for_event("w", "never")
+            except asyncio.CancelledError:
+                seen.append("gave up")
+        seen.append(data)
+        step.emit("output", data=data)
+
+    flow = chain(Source([1, 2]), AsyncStep(patient), sink := Sink())
+    state = flow.start("r0")
+    assert waits.wait(LONG)
+    while state.status != "waiting":
+        threading.Event().wait(0.001)
+    if paused:
+        flow.pause(state)
+    given[0].get_loop().call_soon_threadsafe(given[0].cancel)
+    if paused:
+        turned = Signal()
+        given[0].get_loop().call_soon_threadsafe(lambda: given[0].get_loop().call_soon(turned.set))
+        assert turned.wait(LONG)
+        assert seen == [2]
+        flow.resume(state)
+    assert state.wait(timeout=LONG)
+    assert (str(state.status), seen, sink.got) == ("completed", [2, "gave up", 1], [2, 1])
+    flow.shutdown()
+
+
 def test_l2_deferred_events_of_coroutines_leave_when_the_job_is_resumed():
     sink = Sink()
 

@@ -297,7 +297,19 @@ class TaskTurn(Committing):
             self.asleep = True
             self.nested_since = since
         job.tell()
-        await bell.wait()
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            await bell.wait()
+        except asyncio.CancelledError as error:
+            if self.cancelling:
+                raise
+            cancelled = error  # by the handler itself, as under asyncio.timeout(): it goes on when it has a turn again
+            with job.lock:
+                if record.waiting.get(activation.id) is activation:
+                    activation.wait = Wait(job.now())
+                    job.plan_wake(activation, job.now())
+            job.tell()
+            await bell.wait()
         self.asleep = False
         self.life = record.life
         self.begun += job.now() - since + self.nested
@@ -305,6 +317,8 @@ class TaskTurn(Committing):
         self.nested_since = None
         if self.budget:
             self._watch_time()
+        if cancelled is not None:
+            raise cancelled
 
     async def end_edit_async(self, draft: EditDraft, *, keep: bool) -> None:
         """Commit an edit, or drop it."""
