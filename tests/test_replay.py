@@ -740,6 +740,58 @@ def test_j3_keys_that_came_later_are_not_there_when_a_handler_runs_again(engine,
     assert [state.get_shared_data(key) for key in ("order 1", "order 2", "theirs")] == ["old", "new", 1]
 
 
+@pytest.mark.parametrize("look", [len, list, dict], ids=["len", "list", "dict"])
+def test_s2_a_key_that_came_while_a_handler_waited_is_not_overwritten(made, look):
+    @made
+    async def order(ctx):
+        number = len(ctx.state) if look is len else len(look(ctx.state))
+        await ctx.step.wait_for_event("go", "go")
+        ctx.state[f"order {number + 1}"] = "mine"
+
+    state = resting(order.start(initial_state={"order 1": "old"}))
+    state.update_shared_data("order 2", "theirs")
+    order.engine.publish("go", None, state.job_id)
+    assert state.wait(timeout=LONG)
+    assert (state.error and state.error.type, state.get_shared_data("order 2")) == ("ConflictError", "theirs")
+
+
+@pytest.mark.parametrize("way", ["copy", "edit"])
+def test_j3_keys_that_have_gone_are_at_their_places_when_a_handler_runs_again(engine, way):
+    done = []
+
+    @workflow(engine=engine)
+    def program(ctx):
+        for number in range(3):
+            if way == "copy":
+                name = next(iter(ctx.state))
+                del ctx.state[name]
+            else:
+                with ctx.store.edit_state() as state:
+                    name = next(iter(state))
+                    del state[name]
+            ctx.step.run(f"do {name}", done.append, name)
+            ctx.step.wait_for(f"{number}", seconds=0)
+        return list(ctx.state)
+
+    assert program.run(initial_state={"c": 1, "a": 2, "b": 3}) == []
+    assert done == ["c", "a", "b"]
+
+
+def test_s2_what_a_turn_reads_of_its_own_write_counts_as_a_look(made):
+    @made
+    async def program(ctx):
+        ctx.job_state.update_shared_data("n", 1)
+        n = ctx.job_state.get_shared_data("n")
+        await ctx.step.wait_for_event("go", "go")
+        ctx.job_state.update_shared_data("n", n + 1)
+
+    state = resting(program.start())
+    state.update_shared_data("n", 100)
+    program.engine.publish("go", None, state.job_id)
+    assert state.wait(timeout=LONG)
+    assert (state.error and state.error.type, state.get_shared_data("n")) == ("ConflictError", 100)
+
+
 def test_j3_a_key_that_an_edit_removed_is_there_when_it_runs_again(engine):
     found = []
 

@@ -106,6 +106,8 @@ def forget_failed_step(record: JobRecord, delivery: int) -> None:
         forgotten = points.pop()
         if points:
             points[-1].own.update(forgotten.own)
+        else:
+            del record.points[delivery]
 
 
 def _keep_points(record: JobRecord, activation: Activation, points: list[Point] | None) -> None:

@@ -188,7 +188,7 @@ def _is_coroutine_function(handler: object) -> bool:
 
 def _is_function_of_ctx(handler: object, parameters: Iterable[inspect.Parameter]) -> bool:
     """Whether a handler is a function, not a method, whose first parameter has the name of the context."""
-    first = next(iter(parameters), None)
+    first = next((each for each in parameters if each.kind is not each.VAR_POSITIONAL), None)
     return inspect.isfunction(handler) and first is not None and first.name == "ctx"
 
 

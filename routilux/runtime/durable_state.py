@@ -142,9 +142,8 @@ class DurableState(Committing):
         found = (own[key], self._present()) if key in own else self._looked(None, key)
         with self.job.lock:
             self.still(activation)
-            if key not in own:
-                self.reads[None, key] = found[1]
-                self.touched = True
+            self.reads[None, key] = found[1]
+            self.touched = True
         return found
 
     def glance(self, key: str) -> Any:
@@ -251,6 +250,8 @@ class DurableState(Committing):
                 for each in point.reads:
                     if each.source == COPY and each.key is not None:
                         self.draft.newer.setdefault(each.key, each.revision)
+                    elif each.source == COPY:  # it has not seen the keys that came since
+                        self.draft.since = min(self.draft.since, each.revision)
         return face
 
     def path_seen(self, key: str) -> int:
@@ -301,15 +302,13 @@ class DurableState(Committing):
 
     def _as_read(self, values: dict[str, Any], reads: Iterable[Read]) -> dict[str, Any]:
         """Return values with those that were read in the place of those that are there now."""
-        values = dict(values)
+        values, names = dict(values), None
         for read in reads:
-            if read.key is None:  # which keys there were
+            if read.key is None:  # which keys there were, in their order
                 names = self.job.decode(read.form[0], WHAT)
-                values = {name: values[name] for name in names if name in values}
-        for read in reads:
-            if read.key is not None:
+            else:
                 values[read.key] = self._decoded(read)
-        return values
+        return values if names is None else {name: values[name] for name in names if name in values}
 
     def _dropped_edit(self) -> str:
         """Return the source of what the next edit reads, if that is dropped: one that leads to no point of its own."""

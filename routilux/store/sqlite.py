@@ -63,9 +63,7 @@ class SQLiteStore:
         self._process = os.getpid()
         self._forks = forks.count
         self._closed = False
-        connection = connected(self._path, self._name, synchronous, busy_timeout)
-        for statement in work.SHORTCUTS:
-            connection.execute(statement)
+        connection = connected(self._path, self._name, synchronous, busy_timeout, work.SHORTCUTS)
         self._writer = SharedWriter(connection, self._name, work.add_entries)
         self._write_alone = self._writer.write_alone
         self._reading = Lock()

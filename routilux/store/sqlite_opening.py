@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 from ..errors import StoreError
 from .sqlite_errors import explained
@@ -59,8 +60,10 @@ def check_version_of_sqlite(store: str) -> None:
         )
 
 
-def connected(path: str, store: str, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
-    """Return a connection to a database that has our tables.
+def connected(
+    path: str, store: str, synchronous: str, busy_timeout: float, besides: Sequence[str] = ()
+) -> sqlite3.Connection:
+    """Return a connection to a database that has our tables, and what statements make for this connection besides.
 
     Raises StoreError when the file cannot be opened, is no database, or is not one that this version can read.
     """
@@ -77,6 +80,8 @@ def connected(path: str, store: str, synchronous: str, busy_timeout: float) -> s
         connection.execute("PRAGMA secure_delete=OFF")
         connection.execute("PRAGMA cell_size_check=ON")
         _make_tables(connection, store)
+        for statement in besides:
+            connection.execute(statement)
     except sqlite3.Error as error:
         connection.close()
         raise explained(store, "open the database", error) from error
