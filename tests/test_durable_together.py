@@ -376,3 +376,42 @@ def test_l2_an_input_whose_deadline_has_come_closes_when_the_store_is_there_agai
         store.away.clear()
         assert state.wait(SOON)
         assert state.status == "completed"
+
+
+def test_d9_execute_returns_when_the_flow_of_the_job_that_it_waits_for_is_shut_down():
+    asleep = threading.Event()
+    with Engine(store=MemoryStore()) as engine:
+        child = flow_of(engine, lambda ctx, **_: ctx.step.wait_for("z", days=1), flow_id="child")
+        parent = flow_of(engine, lambda ctx, **_: ctx.step.invoke_and_wait("c", child), flow_id="parent")
+        engine.keeping.put_to_sleep, falls_asleep = (
+            lambda job: (falls_asleep(job), asleep.set()),
+            engine.keeping.put_to_sleep,
+        )
+        results = []
+        runner = threading.Thread(target=lambda: results.append(parent.execute("r0", job_id="p")))
+        runner.start()
+        assert asleep.wait(SOON)
+        handle = engine.get("p/1/c")  # which keeps it in memory
+        child.shutdown()
+        runner.join(SOON)
+        assert [str(state.status) for state in results] == ["waiting"]
+        assert handle.status == "waiting"
+
+
+def test_h4_a_listener_of_a_job_whose_time_has_come_holds_up_no_other_job():
+    entered, go = threading.Event(), threading.Event()
+
+    def slow(flow, job_state, **_):
+        if job_state.job_id == "a":
+            entered.set()
+            assert go.wait(SOON)
+
+    with Engine(store=MemoryStore()) as engine:
+        flow = flow_of(engine, lambda ctx, **_: ctx.step.wait_for("z", seconds=0.02))
+        with signals.job_resumed.connected_to(slow, sender=flow):
+            first = flow.start("r0", job_id="a")
+            assert entered.wait(SOON)
+            second = flow.start("r0", job_id="b")
+            assert second.wait(SOON)
+            go.set()
+            assert first.wait(SOON)

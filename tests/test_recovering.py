@@ -575,3 +575,42 @@ def test_j7_a_job_of_a_process_in_another_namespace_is_its_own_until_the_lease_r
 @pytest.mark.parametrize("name", ["", "me", "a|b|c|d|e|f", "a|b|c|d|e|f|g"])
 def test_j7_an_owner_with_any_other_name_is_not_known_to_be_dead(name):
     assert not processes.is_dead(name)
+
+
+def test_j7_j10_an_engine_that_is_closed_while_a_suspect_is_taken_up_owns_it_as_long_as_it_runs(store):
+    """Closing waits for what is being taken up, and lets go of that, too."""
+    gated = Gated("other")
+    with Engine(store=Mortal(store)) as engine:
+        lost(store, engine, gated.flow(engine), "suspect", 1)
+    inside, release, owners = threading.Event(), threading.Event(), []
+    engine = Engine(store=Mortal(store))
+
+    def handle(ctx, **given):
+        if ctx.job_id == "suspect":
+            owners.append(head_in(store, "suspect").owner)
+        gated._handle(ctx, **given)
+
+    flow = flow_of(engine, handle)
+    flow.start("r0", job_id="other")
+    assert gated.entered["other"].wait(SOON)
+    engine.recover()
+    take_up = engine.keeping.taken_up
+
+    def slowly(*given, **options):
+        inside.set()
+        assert release.wait(SOON)
+        return take_up(*given, **options)
+
+    engine.keeping.taken_up = slowly
+    gated.gates["other"].set()
+    assert inside.wait(SOON)
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    closer.join(0.05)
+    assert closer.is_alive()
+    release.set()
+    closer.join(SOON)
+    assert not closer.is_alive()
+    assert None not in owners
+    assert head_in(store, "suspect").owner is None
+    assert engine.keeping.held == {}

@@ -510,3 +510,21 @@ def test_j9_a_job_that_cannot_be_read_keeps_no_others_from_their_messages():
             sender.publish("gate", 7, job_id="j")
             assert state.wait(SOON)
     assert state.result == 7
+
+
+def test_j9_a_message_that_is_none_keeps_no_others_from_being_seen_to():
+    store = MemoryStore()
+    with Engine(store=Mortal(store)) as engine:
+        flow = flow_of(engine, lambda ctx, **_: ctx.finish(ctx.step.wait_for_event("e", "topic")))
+        state = flow.start("r0", job_id="j")
+        for body in (b"junk", b"[]", b"{}", b'{"do": 1}'):
+            store.send([("j", body)])
+        with Engine(store=Mortal(store)) as other:
+            flow_of(other, None)
+            other.publish("topic", 7, "j")
+        server = threading.Thread(target=engine.serve)
+        server.start()
+        assert state.wait(SOON)
+        assert state.result == 7
+        until(lambda: not store.receive(0))
+    server.join(SOON)

@@ -118,11 +118,12 @@ class Keeping(Recovering):
     def rested(self, job: DurableJob) -> None:
         """A job has come to rest: it need not be kept, unless it may go on. The caller holds the job's lock."""
         self.give_turn()
-        if not job.record.status.ended and job.halted is None:
+        if not job.record.status.ended:
             parent = self.live.get(job.record.parent_job_id or "")
             if parent is not None:  # which may have come to rest with it
                 self.engine.committers.submit(parent.look_whether_at_rest)
-            return
+            if job.halted is None:
+                return
         with self._lock:
             if self.held.get(job.record.job_id) is job:
                 del self.held[job.record.job_id]
@@ -141,6 +142,8 @@ class Keeping(Recovering):
         """Let handlers return, start no more, and let go of all jobs."""
         closed = ExecutionError("the engine was closed; an engine with the same store can recover the job")
         end = None if timeout is None else time.monotonic() + timeout
+        with self._alone_in_here():  # what was being taken up is held by now, and is let go of with the others
+            self._leaving = True
         with self._lock:
             self.suspects.clear()
         while self.held:  # a handler that still runs may begin another job

@@ -26,7 +26,7 @@ def do_what_it_asks(job: DurableJob, asked: Message, keeping: Any) -> None:
     """
     if asked.number <= job.record.inbox:
         return
-    what = orjson.loads(asked.body)
+    what = _asked_for(asked)
     do = what["do"]
     if do == "publish":
         job.publish(what["topic"], what["form"], keep=what["keep"], message=asked.number)
@@ -47,6 +47,16 @@ def do_what_it_asks(job: DurableJob, asked: Message, keeping: Any) -> None:
         raise StatusError(f"nobody knows how to {do!r}")
     if do != "run" and not job.record.status.ended:
         job.noted(asked.number)
+
+
+def _asked_for(asked: Message) -> dict[str, Any]:
+    try:
+        what: dict[str, Any] = orjson.loads(asked.body)
+        if type(what["do"]) is str:
+            return what
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise StatusError(f"it is no message of routilux: {asked.body[:100]!r}")
 
 
 def _give(job: DurableJob, what: dict[str, Any], number: int) -> None:

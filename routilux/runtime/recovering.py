@@ -61,6 +61,7 @@ class Recovering(Corresponding):
         self.suspects: dict[str, bool] = {}
         self._taking_up = threading.Lock()
         self._taker = 0  # the thread that does
+        self._leaving = False  # whether the engine is being closed, and takes nothing up any more
         self._setting_out = False  # whether a suspect is being taken up to run
         self._alone: DurableJob | None = None  # the suspect that has run last
 
@@ -99,6 +100,8 @@ class Recovering(Corresponding):
 
     def _take_up(self, wanted: set[str] | None, *, allow_changes: bool, turn: bool = False) -> _Found:
         """Claim, read and hold the jobs that nobody runs; let go of suspects again, unless it is their ``turn``."""
+        if self._leaving:
+            return _Found([], [], ())
         statuses = UNFINISHED if wanted is None or turn else RESUMABLE
         found = [
             head
