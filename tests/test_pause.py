@@ -9,7 +9,19 @@ from generated import examples
 from hypothesis import given, strategies as st
 from parts import Sink, Source, Step, chain, threads_besides
 
-from routilux import ContextError, Engine, ErrorHandler, ExecutionError, Flow, PayloadError, Routine, StatusError
+from routilux import (
+    ContextError,
+    Engine,
+    ErrorHandler,
+    ExecutionError,
+    Flow,
+    JobState,
+    PayloadError,
+    Routine,
+    StatusError,
+    open_store,
+)
+from routilux.runtime import dispatcher
 
 LONG = 20.0
 MODES = pytest.mark.parametrize(
@@ -545,3 +557,48 @@ def test_a_flow_that_is_shut_down_resumes_nothing():
     flow.shutdown()
     with pytest.raises(ExecutionError, match="was shut down"):
         flow.resume(state)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_l3_a_job_that_comes_to_rest_between_the_last_look_and_the_end_of_its_time_stays_as_it_is(monkeypatch, durable):
+    go, watch = threading.Event(), dispatcher.watch
+    with Engine(store=open_store("memory:") if durable else None) as engine:
+        flow = chain(Step(lambda step, **_: go.wait(LONG)), engine=engine)
+
+        def last_look(job, timeout):
+            assert not watch(job, timeout)
+            flow.pause(JobState(job))
+            go.set()
+            assert watch(job, LONG)
+            return False
+
+        monkeypatch.setattr(dispatcher, "watch", last_look)
+        state = flow.execute("r0", timeout=0.01)
+        assert (str(state.status), state.error) == ("paused", None)
+
+
+def test_d6_who_waits_for_a_job_is_told_of_a_shutdown_just_before_they_wait_again(monkeypatch):
+    goes_on = dispatcher._goes_on
+    flow = Flow("f")
+    flow.add_routine(Listening(), "r")
+    state = flow.execute("r", slot="trigger")
+    assert state.status == "waiting"
+
+    def shut_down_first(job, timeout):
+        stopper = threading.Thread(target=flow.shutdown)
+        stopper.start()
+        stopper.join(LONG)
+        return goes_on(job, timeout)
+
+    monkeypatch.setattr(dispatcher, "_goes_on", shut_down_first)
+    with pytest.raises(ExecutionError, match="was shut down"):
+        state.wait(LONG)
+
+
+class Listening(Routine):
+    """Has an input that keeps a job waiting."""
+
+    def __init__(self):
+        super().__init__()
+        self.define_slot("trigger", handler=lambda: None)
+        self.define_slot("more", handler=lambda **_: None, external=True)

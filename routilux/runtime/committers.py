@@ -32,6 +32,7 @@ class Committers:
         self._work: deque[Callable[[], object]] = deque()
         self._threads = 0
         self._idle = 0  # threads that wait for work, and have not been woken for any
+        self._here = threading.local()
 
     def submit(self, work: Callable[[], object]) -> None:
         """Have something done soon; what it raises is shown as what a thread raises is.
@@ -54,7 +55,12 @@ class Committers:
                         self._work.pop()
                         raise
 
+    def is_here(self) -> bool:
+        """Whether the calling thread is one of them."""
+        return getattr(self._here, "works", False)
+
     def _run(self) -> None:
+        self._here.works = True
         while True:
             work = self._next()
             if work is None:

@@ -50,11 +50,8 @@ async def rest(job: Job, timeout: float | None) -> None:
         with job.engine.pool.sleeping():
             rung = await bell.wait(timeout)
         if not rung and timeout is not None:
-            with job.lock:
-                rested = job.at_rest  # just now
-            if not rested:
-                with on_event_loop():
-                    job.expire(timeout)
+            with on_event_loop():
+                job.expire(timeout)
     except BaseException:
         with on_event_loop():
             job.cancel_unless_ended("the task that awaited it was cancelled")
@@ -135,6 +132,8 @@ def _goes_on(job: Job, timeout: float | None) -> bool:
     with job.lock:
         if job.record.status is not JobStatus.WAITING or job.elsewhere is not None:
             return job.elsewhere is None and job.record.status is not JobStatus.PAUSED
+        if job.halted is not None:  # just now, and nobody would ring
+            return True
         job.watchers.append(bell)
     try:
         with job.engine.pool.sleeping():

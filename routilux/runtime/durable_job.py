@@ -274,6 +274,8 @@ class DurableJob(JournaledJob):
     def expire(self, timeout: float) -> None:
         """See `Job.expire`."""
         with self.at_hand():
+            if self.at_rest:
+                return
             described = describe(JobTimeoutError(f"not ended within {timeout:g} seconds"))
             self._keep_given_up(described, lambda activation: True)
             if not self.record.status.ended:

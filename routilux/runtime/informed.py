@@ -98,8 +98,8 @@ class Informed(Crew):
             self.tell_here()
 
     def _needed_by_all(self) -> bool:
-        """Whether this is the thread of an event loop, or of the timers, which must not wait for a listener."""
-        return here.on_event_loop or self.engine.timers.is_here()
+        """Whether this thread must not wait for a listener: it is that of an event loop, of the timers, or commits."""
+        return here.on_event_loop or self.engine.timers.is_here() or self.engine.committers.is_here()
 
     def _tell_on_worker(self) -> bool:
         """Have a worker thread tell, as listeners may take their time; return False when there is none."""

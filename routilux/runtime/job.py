@@ -296,10 +296,13 @@ class Job(Receiving):
     def expire(self, timeout: float) -> None:
         """Fail the job because its time is up, and stop waiting for the handlers that still run.
 
-        A job that failed, or was ended, before its handlers have returned keeps its status.
+        A job that failed, or was ended, before its handlers have returned keeps its status. One that has come to rest
+        just now stays as it is.
         """
         message = f"flow {self.plan.flow_id!r}, job {self.record.job_id!r}: not ended within {timeout:g} seconds"
         with self.lock:
+            if self.at_rest:
+                return
             self.recall_tasks()
             running = [activation.slot for activation in self.record.running.values()]
             if running:
