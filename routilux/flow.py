@@ -225,7 +225,8 @@ class Flow(Steerable, Streamable, Graph):
                 leave(job)
             else:
                 wait_for_rest(job, None)
-                self._jobs.let_rest(job)
+                while not self._jobs.let_rest(job):
+                    wait_for_rest(job, None)
         for job in self._jobs.left():
             self._jobs.let_rest(job)
         try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import threading
+from typing import Any, ClassVar
 
 import pytest
 from crashing import Mortal
+from pydantic import BaseModel, field_validator
 from test_durable_life import SOON, flow_of
 
 from routilux import ContextError, Engine, ExecutionError, Flow, Routine, StoreError, signals
@@ -415,3 +417,40 @@ def test_h4_a_listener_of_a_job_whose_time_has_come_holds_up_no_other_job():
             assert second.wait(SOON)
             go.set()
             assert first.wait(SOON)
+
+
+class Curious(BaseModel):
+    """A state that asks for jobs when it is read."""
+
+    x: int = 0
+    asks: ClassVar[Any] = None
+
+    @field_validator("x")
+    @classmethod
+    def look(cls, value):
+        if cls.asks is not None:
+            cls.asks()
+        return value
+
+
+def test_a_validator_that_asks_for_jobs_while_one_that_sleeps_is_read_is_told_that_it_cannot():
+    errors = []
+    with Engine(store=MemoryStore()) as engine:
+        flow = flow_of(engine, lambda ctx, **_: ctx.step.wait_for_event("w", "t"), state_schema=Curious)
+        flow.execute("r0", job_id="a", initial_state={"x": 1})
+        gc.collect()
+        assert "a" not in engine.keeping.live
+
+        def ask():
+            try:
+                engine.get("a")
+            except ContextError as error:
+                errors.append(str(error))
+
+        Curious.asks = ask
+        try:
+            assert engine.publish("t", 1, job_id="a") == 1
+        finally:
+            Curious.asks = None
+        assert engine.get("a").wait(SOON)
+    assert "a job is being read in this thread" in errors[0]

@@ -19,6 +19,7 @@ from routilux import (
     PayloadError,
     Routine,
     StatusError,
+    flow as flow_module,
     open_store,
 )
 from routilux.runtime import dispatcher
@@ -601,4 +602,34 @@ class Listening(Routine):
     def __init__(self):
         super().__init__()
         self.define_slot("trigger", handler=lambda: None)
-        self.define_slot("more", handler=lambda **_: None, external=True)
+        self.define_slot("more", handler=lambda **_: self.heard(), external=True)
+
+    def heard(self):
+        """More has come."""
+
+
+def test_l2_shutdown_waits_for_a_job_that_has_gone_on_just_after_it_had_come_to_rest(monkeypatch):
+    """What was sent before the shutdown may arrive after that has found the job at rest."""
+    entered, go, waited = threading.Event(), threading.Event(), flow_module.wait_for_rest
+    flow = Flow("f")
+    flow.add_routine(listening := Listening(), "r")
+    listening.heard = lambda: (entered.set(), go.wait(LONG))
+    state = flow.execute("r", slot="trigger")
+    job = state._job
+    times = []
+
+    def rest(job, timeout):
+        found = waited(job, timeout)
+        times.append(1)
+        if len(times) == 1:
+            slot = flow.plan().nodes["r"].slots["more"]
+            job.receive(slot, {}, False)
+            assert entered.wait(LONG)
+            go.set()
+        return found
+
+    monkeypatch.setattr(flow_module, "wait_for_rest", rest)
+    flow.shutdown()
+    assert len(times) == 2
+    assert (job.at_rest, str(state.status)) == (True, "waiting")
+    assert job.halted is not None

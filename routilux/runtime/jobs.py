@@ -300,14 +300,18 @@ class Jobs:
         if self._shut_down:
             raise ExecutionError(f"flow {self._flow.flow_id!r} was shut down and runs no more jobs; make a new Flow")
 
-    def let_rest(self, job: Job) -> None:
-        """Leave a job in memory that waits, or whose coroutines do, as it is, for good: its flow was shut down."""
+    def let_rest(self, job: Job) -> bool:
+        """Leave a job in memory that waits, or whose coroutines do, as it is, for good: its flow was shut down.
+
+        Returns False when it has gone on meanwhile.
+        """
         with job.lock:
             status = job.record.status
             if status is JobStatus.WAITING or (job.tasks and job.at_rest and not job.record.closed):
                 job.cancel_tasks()
                 what = f"flow {self._flow.flow_id!r} was shut down while job {job.record.job_id!r} is {status}"
                 job.halt_here(ExecutionError(f"{what}; it goes on no more"))
+            return job.at_rest
 
     def at_rest(self, job: Job) -> None:
         """A job has come to rest, and counts as running no longer unless it waits. The caller holds the job's lock."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from ..core.commits import awaited, go_on, unfinished
 from ..core.points import Wait
 from ..core.status import JobStatus
-from ..errors import ExecutionError, RoutiluxError, StoreError
+from ..errors import ContextError, ExecutionError, RoutiluxError, StoreError
 from ..store.base import FactStore, JobHead
 from .durable_job import DurableJob
 from .job import Job
@@ -52,6 +53,7 @@ class Sleeping(Loading):
         self.beginning: set[str] = set()  # jobs that are being put into the store to run here
         self.left: set[str] = set()  # jobs that were let go of because the engine is being closed
         self._waking = threading.Lock()
+        self._waker = 0  # the thread that reads a job that sleeps
         self._in_order = threading.Lock()
         self._due: deque[str] = deque()  # jobs that sleep and whose time has come
 
@@ -156,7 +158,7 @@ class Sleeping(Loading):
                 held, asleep = self.held.get(job_id), job_id in self.sleepers
             if not asleep:
                 return held
-            with self._waking:
+            with self._reading():
                 job = self._asleep(job_id)
             if job is not None:  # else it woke meanwhile
                 self.awake(job)  # which tells listeners, and they may ask for jobs
@@ -175,12 +177,26 @@ class Sleeping(Loading):
 
     def here(self, job_id: str) -> DurableJob | None:
         """Return a job that runs here, or rests and is in memory, without waking it; None when there is none."""
-        with self._waking:
+        with self._reading():
             job = self.live.get(job_id)
             return job if job is not None and job.halted is None else self._asleep(job_id)
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Let no other thread read a job that sleeps while the block runs."""
+        if self._waker == get_ident():
+            raise ContextError(
+                "a job is being read in this thread; what is called meanwhile, such as a validator, cannot ask for jobs"
+            )
+        with self._waking:
+            self._waker = get_ident()
+            try:
+                yield
+            finally:
+                self._waker = 0
+
     def _asleep(self, job_id: str) -> DurableJob | None:
-        """Return a job that sleeps here. The caller holds ``_waking``."""
+        """Return a job that sleeps here. The caller is `_reading`."""
         sleeper = self.sleepers.get(job_id)
         job = self.live.get(job_id) if sleeper is not None else None
         if sleeper is not None and job is None:
