@@ -311,6 +311,7 @@ class Jobs:
                 job.cancel_tasks()
                 what = f"flow {self._flow.flow_id!r} was shut down while job {job.record.job_id!r} is {status}"
                 job.halt_here(ExecutionError(f"{what}; it goes on no more"))
+                return True
             return job.at_rest
 
     def at_rest(self, job: Job) -> None:
