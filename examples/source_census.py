@@ -18,6 +18,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from routilux import DeclarationError, Flow, JobState, Routine
@@ -26,6 +27,7 @@ SKIPPED_FOLDERS = {"site-packages", "dist-packages"}
 TOP_FILES = "(files at the top)"
 COLUMNS = ("files", "lines", "functions", "classes", "TODOs", "unparsed")
 LONGEST = 10
+PARSING = Lock()  # Python 3.11 counts the depth of trees that are made at the same time together, and fails then
 
 
 class Function(NamedTuple):
@@ -73,7 +75,9 @@ class Parser(Routine):
         """Parse one file; emit its counts and its longest functions."""
         source = path.read_bytes()
         functions, classes = [], 0
-        for qualified, node in definitions(ast.parse(source, filename=name)):
+        with PARSING:
+            tree = ast.parse(source, filename=name)
+        for qualified, node in definitions(tree):
             if isinstance(node, ast.ClassDef):
                 classes += 1
             else:
