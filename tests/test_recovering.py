@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from crashing import Mortal
@@ -315,36 +316,12 @@ def test_j10_a_suspect_does_not_run_beside_a_handler_of_a_paused_job(store):
         assert (state.status, other.status) == ("completed", "paused")
 
 
-def test_j10_poison_runs_for_nobody_before_it_is_failed(store):
-    ran = []
+@contextmanager
+def recovered_beside_poison(store, meanwhile):
+    """Recover a job, "a", and poison; ``meanwhile(flow)`` is called after both were taken up and before "a" goes on.
 
-    def build(engine):
-        return flow_of(engine, lambda ctx, **_: ran.append(ctx.job_id))
-
-    submitted(store, ["a"], build)
-    with Engine(store=Mortal(store)) as engine:
-        lost(store, engine, build(engine), "poison", 2)
-    with Engine(store=Mortal(store)) as engine:
-        flow = build(engine)
-        go_on, started = engine.keeping.go_on, []
-
-        def meanwhile(job, asked):
-            started.append(flow.start("r0", job_id="poison"))
-            started[0].wait(0.05)
-            go_on(job, asked)
-
-        engine.keeping.go_on = meanwhile
-        engine.recover()
-        assert started[0].wait(SOON)
-        assert started[0].failure.type == PoisonError.__name__
-        assert engine.get("a").wait(SOON)
-        assert ran == ["a"]
-    with Engine(store=Mortal(store)) as engine:
-        build(engine)
-        assert engine.get("poison").status == "failed"
-
-
-def test_j10_poison_that_is_paused_before_it_is_failed_stays_paused(store):
+    Gives the engine, the flow, and a list of the jobs whose handler has run.
+    """
     ran = []
 
     def build(engine):
@@ -357,12 +334,37 @@ def test_j10_poison_that_is_paused_before_it_is_failed_stays_paused(store):
         flow = build(engine)
         go_on = engine.keeping.go_on
 
-        def meanwhile(job, asked):
-            flow.pause(engine.get("poison"))
+        def first(job, asked):
+            meanwhile(flow)
             go_on(job, asked)
 
-        engine.keeping.go_on = meanwhile
+        engine.keeping.go_on = first
         engine.recover()
+        yield engine, flow, ran
+
+
+def test_j10_poison_runs_for_nobody_before_it_is_failed(store):
+    started = []
+
+    def start(flow):
+        started.append(flow.start("r0", job_id="poison"))
+        started[0].wait(0.05)
+
+    with recovered_beside_poison(store, start) as (engine, _, ran):
+        assert started[0].wait(SOON)
+        assert started[0].failure.type == PoisonError.__name__
+        assert engine.get("a").wait(SOON)
+        assert ran == ["a"]
+    with Engine(store=Mortal(store)) as engine:
+        flow_of(engine, lambda ctx, **_: None)
+        assert engine.get("poison").status == "failed"
+
+
+def test_j10_poison_that_is_paused_before_it_is_failed_stays_paused(store):
+    def pause_it(flow):
+        flow.pause(flow.engine.get("poison"))
+
+    with recovered_beside_poison(store, pause_it) as (engine, flow, ran):
         assert engine.get("a").wait(SOON)
         state = engine.get("poison")
         assert (state.status, head_in(store, "poison").status) == ("paused", "paused")

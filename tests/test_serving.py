@@ -129,46 +129,47 @@ class Busy:
             assert self.looks.acquire(timeout=SOON)
 
 
-def test_j7_j10_engines_that_are_busy_leave_a_suspect_alone_until_one_of_them_is_not(monkeypatch):
+@pytest.fixture
+def busy_beside_a_suspect(monkeypatch):
+    """Return a store with a suspect, the engine that has submitted it, its flow, and what keeps other engines busy."""
     monkeypatch.setattr(serving_module, "ORPHANS_EVERY", 0.0)
     store = MemoryStore()
     with Engine(store=Mortal(store)) as submitter:
         flow = flow_of(submitter, lambda ctx, **_: None)
         lost(store, submitter, flow, "suspect", 1)
-        busy = Busy(store)
-        with serving(store, busy.build), serving(store, busy.build):
-            try:
-                until(lambda: busy.claims >= 2)
-                busy.see_looks(20)
-                [head] = store.heads(job_id="suspect")
-                assert (head.owner, head.deaths) == (None, 2)
-                assert busy.claims < 6  # more than two only if one has looked while the other one let go
-                busy.go.set()
-                assert submitter.get("suspect").wait(SOON)
-                assert submitter.submit(flow, job_id="more").wait(SOON)
-            finally:
-                busy.go.set()
-        assert busy.order.count("suspect") == 1
-        assert submitter.get("suspect").status == "completed"
+        yield store, submitter, flow, Busy(store)
 
 
-def test_j10_an_engine_forgets_a_suspect_that_another_one_has_taken(monkeypatch):
-    monkeypatch.setattr(serving_module, "ORPHANS_EVERY", 0.0)
-    store = MemoryStore()
-    with Engine(store=Mortal(store)) as submitter:
-        flow = flow_of(submitter, lambda ctx, **_: None)
-        lost(store, submitter, flow, "suspect", 1)
-        busy = Busy(store)
-        with serving(store, busy.build) as (engine, _):
-            try:
-                until(lambda: "suspect" in engine.keeping.suspects)
-                state = submitter.submit(flow, job_id="more")
-                assert not state.wait(0.1)
-                assert store.claim("another", time.time() + 1000, time.time(), ["suspect"])
-                assert state.wait(SOON)
-            finally:
-                busy.go.set()
-        assert busy.order == ["busy1", "more"]
+def test_j7_j10_engines_that_are_busy_leave_a_suspect_alone_until_one_of_them_is_not(busy_beside_a_suspect):
+    store, submitter, flow, busy = busy_beside_a_suspect
+    with serving(store, busy.build), serving(store, busy.build):
+        try:
+            until(lambda: busy.claims >= 2)
+            busy.see_looks(20)
+            [head] = store.heads(job_id="suspect")
+            assert (head.owner, head.deaths) == (None, 2)
+            assert busy.claims < 6  # more than two only if one has looked while the other one let go
+            busy.go.set()
+            assert submitter.get("suspect").wait(SOON)
+            assert submitter.submit(flow, job_id="more").wait(SOON)
+        finally:
+            busy.go.set()
+    assert busy.order.count("suspect") == 1
+    assert submitter.get("suspect").status == "completed"
+
+
+def test_j10_an_engine_forgets_a_suspect_that_another_one_has_taken(busy_beside_a_suspect):
+    store, submitter, flow, busy = busy_beside_a_suspect
+    with serving(store, busy.build) as (engine, _):
+        try:
+            until(lambda: "suspect" in engine.keeping.suspects)
+            state = submitter.submit(flow, job_id="more")
+            assert not state.wait(0.1)
+            assert store.claim("another", time.time() + 1000, time.time(), ["suspect"])
+            assert state.wait(SOON)
+        finally:
+            busy.go.set()
+    assert busy.order == ["busy1", "more"]
 
 
 def test_j10_an_engine_goes_on_taking_jobs_while_those_that_it_ran_alone_wait():

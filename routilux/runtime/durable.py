@@ -39,7 +39,7 @@ class Durable(DurableState):
     commits for it; what it has done and not committed, and what it still does, is nothing any more.
     """
 
-    spoiled: bool
+    spoiled = False
 
     # --- points -------------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,6 @@ class DurableTaskTurn(Durable, TaskTurn):
     def __init__(self, job: DurableJob, activation: Activation, event_loop: EventLoop) -> None:
         super().__init__(job, activation, event_loop)
         self.prepare()
-        self.spoiled = False
         self.begin(activation)
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:

@@ -20,7 +20,6 @@ class DurableTurn(Durable, Turn):
     def __init__(self, job: DurableJob, mailbox: Mailbox, depth: int = 0) -> None:
         super().__init__(job, mailbox, depth)
         self.prepare()
-        self.spoiled = False
 
     def run(self) -> None:
         """Take turns until the batch is full, the mailbox is empty, or a retry holds it."""

@@ -164,15 +164,7 @@ class JournaledJob(Job):
         sizes = self._grown(fact) if not turn or fact.batch.writes else None  # type: ignore[union-attr]
         body = self._facts.write(fact, self._shared)
         status = status_after(self.record, activation, fact)
-        head = None
-        if status is not None and status != self.head.status:
-            head = self.head._replace(status=str(status), updated=self.engine.clock.time_ns() / 1e9)
-        try:
-            self.journal.append((body,), head)
-        except StoreError as error:
-            self._ask_again(lambda: self.journal.append((body,), head), error)
-        if head is not None:
-            self.head = head
+        self._append((body,), None if status is None or status == self.head.status else status)
         if sizes is not None:
             self._sizes = sizes
 
@@ -191,13 +183,20 @@ class JournaledJob(Job):
                     status = JobStatus.RUNNING
             if status not in (JobStatus.RUNNING, JobStatus.WAITING) or status == self.head.status:
                 return
-            head = self.head._replace(status=str(status), updated=self.engine.clock.time_ns() / 1e9)
-            try:
-                self.journal.append((), head)
-            except StoreError as error:
-                self._ask_again(lambda: self.journal.append((), head), error)
-            self.head = head
+            self._append((), status)
         self.confirm()
+
+    def _append(self, entries: tuple[bytes, ...], status: JobStatus | None) -> None:
+        """Append entries to the journal, with the job's status from now on if that changes."""
+        head = None
+        if status is not None:
+            head = self.head._replace(status=str(status), updated=self.engine.clock.time_ns() / 1e9)
+        try:
+            self.journal.append(entries, head)
+        except StoreError as error:
+            self._ask_again(lambda: self.journal.append(entries, head), error)
+        if head is not None:
+            self.head = head
 
     def _begin(self) -> None:
         """Put a job that was restored from a file into the store."""

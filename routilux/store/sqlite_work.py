@@ -21,7 +21,6 @@ FIND_TO_CLAIM = f"SELECT {LAST}, claimed_at, {HEAD} FROM jobs WHERE id = ?"
 # The number is NULL, which the table refuses, unless these are the epoch and the last entry of the job.
 ENTRY_IF_CURRENT = f"(?, (SELECT ? + 1 FROM jobs WHERE id = ? AND epoch = ? AND {LAST} = ?), ?)"
 ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?)"
-ADD_IF_CURRENT = f"INSERT INTO entries VALUES {ENTRY_IF_CURRENT}"
 ADD_JOB = f"INSERT INTO jobs ({HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 CHANGE_HEAD = "UPDATE jobs SET flow_id = ?, status = ?, created = ?, updated = ? WHERE id = ?"
 # A job's head and an entry of it in one statement, which is a transaction by itself, where BEGIN, COMMIT and what is
@@ -63,6 +62,9 @@ def entry_if_current(job_id: str, after: int, entry: bytes, epoch: int) -> tuple
 def add_entries(count: int) -> str:
     """Return the statement that adds so many entries, or none when one does not follow the last one of its job."""
     return f"INSERT INTO entries VALUES {', '.join([ENTRY_IF_CURRENT] * count)}"
+
+
+ADD_IF_CURRENT = add_entries(1)
 
 
 def alone(
