@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -358,5 +359,9 @@ def tell_parent(job: Job, parent: Job) -> None:
 
 
 def new_id() -> str:
-    """Return a random id."""
-    return os.urandom(16).hex()
+    """Return an id of 32 hexadecimal digits: 12 of the time in milliseconds, and 20 random ones.
+
+    New ids come after those of before, so that a store keeps what is written at the same time in one place: a database
+    changes its last pages, and not one page here and there for each job. (After version 7 of RFC 9562.)
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
