@@ -220,6 +220,19 @@ def test_a_job_that_begins_and_a_lone_entry_with_its_head_are_transactions_of_on
     assert (store.read("a"), store.heads()) == ((0, None, [b"begun", b"2"]), [head._replace(status="completed")])
 
 
+@pytest.mark.parametrize("wanted", [{"flow_id": "f"}, {"statuses": ("running",)}, {"flow_id": "f", "statuses": ("x",)}])
+def test_jobs_are_found_by_flow_and_by_status_without_a_look_at_all_of_them(store, wanted):
+    begin(store, "a")
+    statements = []
+    store._reader.set_trace_callback(statements.append)
+    store.heads(**wanted)
+    (query,) = (statement for statement in statements if statement.startswith("SELECT"))
+    steps = [row[3] for row in connection_of(store).execute(f"EXPLAIN QUERY PLAN {query}")]
+    looks = [step for step in steps if re.match(r"\w+( TABLE)? jobs USING INDEX jobs_by_status", step)]
+    assert looks
+    assert all(step.startswith("SEARCH") for step in looks)
+
+
 def test_j7_a_lone_entry_that_is_refused_leaves_the_head_as_it_was(store):
     begin(store, "a")
     head = head_of("a")

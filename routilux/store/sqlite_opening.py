@@ -33,8 +33,7 @@ TABLES = (
         claimed_at INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID
     """,
-    "CREATE INDEX jobs_by_flow ON jobs (flow_id, status)",
-    "CREATE INDEX jobs_by_status ON jobs (status)",
+    "CREATE INDEX jobs_by_status ON jobs (status, flow_id)",
     "CREATE INDEX jobs_by_owner ON jobs (owner) WHERE owner IS NOT NULL",
     """
     CREATE TABLE entries (
