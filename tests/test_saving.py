@@ -29,8 +29,9 @@ from routilux import (
     StateError,
     StatusError,
 )
+from routilux.core.history import History
 from routilux.store.files import from_bytes, sealed
-from routilux.store.record_writing import RecordWriter, snapshot
+from routilux.store.record_writing import NO_HISTORY, RecordWriter, snapshot
 from routilux.store.values import Writer
 
 MODES = pytest.mark.parametrize(
@@ -653,3 +654,12 @@ def test_l4_any_flipped_byte_of_a_file_is_noticed(data):
     except LoadError:
         return
     assert document == from_bytes(content, "file")
+
+
+def test_a_job_that_begins_is_written_with_what_the_writer_makes_of_an_empty_history():
+    flow = chain(Sink())
+    record = flow.execute("r0")._record
+    writer = RecordWriter(record, Writer("job", flow.known_types, None), None)
+    assert list(writer._history_of(History()).items()) == list(NO_HISTORY.items())
+    record.history = History()
+    assert writer._history() == NO_HISTORY

@@ -12,6 +12,9 @@ from pydantic_core import to_json
 from ..core.job_record import JobRecord
 from ..core.plan import SlotPlan
 
+# Most of what jobs begin with; asked first, as the looks at other types are slow.
+SIMPLE = frozenset({str, int, float, bool})
+
 
 def origin_of(record: JobRecord, entry: SlotPlan, payload: Mapping[str, Any]) -> str:
     """Return 64 hexadecimal digits that differ for jobs with another entry, payload or initial state."""
@@ -24,6 +27,8 @@ def origin_of(record: JobRecord, entry: SlotPlan, payload: Mapping[str, Any]) ->
 
 def _ordered(value: Any) -> Any:
     """Return a value in which the order of keys and of the items of sets plays no part."""
+    if value is None or type(value) in SIMPLE:
+        return value
     if isinstance(value, BaseModel):
         value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
     if isinstance(value, Mapping):

@@ -29,6 +29,14 @@ from .values import Writer
 
 NAMED = ("routine", "slot", "event", "status")
 TOTALS = ("count", "errors", "emitted", "total", "least", "most")
+# What every job begins with: to make it each time takes a tenth of what it takes to write a job that begins.
+NO_HISTORY: dict[str, Any] = {
+    "names": [],
+    **{key: [] for key in NAMED},
+    "data": [],
+    **{key: [] for key in ("started", "duration", "waited", "error", "attempt", "emitted")},
+    **{"dropped": 0, "counted": 0, "totals": []},
+}
 
 
 def snapshot(record: JobRecord) -> JobRecord:
@@ -304,6 +312,11 @@ class RecordWriter:
 
     def _history(self) -> dict[str, Any]:
         history = self.record.history
+        if not history.items and not history.totals and not history.dropped:
+            return NO_HISTORY
+        return self._history_of(history)
+
+    def _history_of(self, history: History) -> dict[str, Any]:
         entries, data = history.latest()
         surplus = len(history) - len(entries)
         add_up(history.totals, history.items[2 * history.counted : 2 * surplus : 2])
