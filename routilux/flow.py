@@ -13,12 +13,12 @@ from .errors import DeclarationError
 from .graph.description import Classes, build
 from .graph.schema import StateSchema
 from .graph.wiring import Graph
-from .runtime.arguments import check_options, payload_of
+from .runtime.arguments import check_options, new_id, payload_of
 from .runtime.dispatcher import leave, rest, run_to_rest, wait_for_rest
 from .runtime.engine import Engine, default_engine
 from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
-from .runtime.jobs import Jobs, NewJob, call_first, new_id
+from .runtime.jobs import Jobs, NewJob, call_first
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
 from .runtime.resources import Resources

@@ -529,7 +529,7 @@ def test_two_running_jobs_cannot_have_one_id_and_a_finished_ones_id_is_free():
 def test_ids_made_for_jobs_are_unlike_and_come_after_those_of_milliseconds_before(monkeypatch):
     flow, made = chain(Sink()), []
     for milliseconds in (1, 2, 1_800_000_000_000, 1_800_000_000_001, 2**47):
-        monkeypatch.setattr("routilux.runtime.jobs.time.time_ns", lambda now=milliseconds: now * 1_000_000)
+        monkeypatch.setattr("routilux.runtime.arguments.time.time_ns", lambda now=milliseconds: now * 1_000_000)
         made += sorted(flow.execute("r0").job_id for _ in range(20))
     assert made == sorted(made)
     assert len(set(made)) == len(made)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,7 +20,7 @@ from ..errors import ExecutionError, StatusError
 from ..graph.schema import StateSchema, plain
 from ..store.known_types import KnownTypes
 from ..store.serializer import Serializer
-from .arguments import job_id_of, payload_of, text_of
+from .arguments import job_id_of, new_id, payload_of, text_of
 from .clock import reading_of
 from .crew import Hooks, callers_variables
 from .dispatcher import assist, make_loop, serve, wait
@@ -356,12 +354,3 @@ def tell_parent(job: Job, parent: Job) -> None:
             if job_id in parent.expected:
                 parent.expected[job_id] = answer
     parent.tell()
-
-
-def new_id() -> str:
-    """Return an id of 32 hexadecimal digits: 12 of the time in milliseconds, and 20 random ones.
-
-    New ids come after those of before, so that a store keeps what is written at the same time in one place: a database
-    changes its last pages, and not one page here and there for each job. (After version 7 of RFC 9562.)
-    """
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
