@@ -37,7 +37,7 @@ class Flow(Steerable, Streamable, Graph):
     """Routines wired into a graph, which can be executed any number of times, also at the same time.
 
     Args:
-        flow_id: the name of the flow; a random one by default.
+        flow_id: the name of the flow; by default one that no other has.
         version: which version of the flow this is, in any form; kept with its jobs. A job that was saved by another
             version is not loaded, and a durable one not recovered.
         execution_strategy: ``"sequential"`` runs the handlers of a job one at a time, in the thread that calls
@@ -132,7 +132,8 @@ class Flow(Steerable, Streamable, Graph):
             entry_params: the payload of its first delivery.
             slot: the slot that gets it; by default ``"trigger"``, else the routine's only slot.
             timeout: seconds after which the job fails with `JobTimeoutError`, handlers that still run being given up.
-            job_id: an id for the job, which no running job of this flow has; a random one by default.
+            job_id: an id for the job, which no running job of this flow has; by default one that
+                no other has, and that begins with the time.
             session_id: handed to the handlers' contexts.
             user_id: handed to the handlers' contexts.
             initial_state: values of the shared data to begin with; with a ``state_schema``, of its fields.

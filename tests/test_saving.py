@@ -660,6 +660,6 @@ def test_a_job_that_begins_is_written_with_what_the_writer_makes_of_an_empty_his
     flow = chain(Sink())
     record = flow.execute("r0")._record
     writer = RecordWriter(record, Writer("job", flow.known_types, None), None)
-    assert list(writer._history_of(History()).items()) == list(NO_HISTORY.items())
+    assert list(writer._history_form(History()).items()) == list(NO_HISTORY.items())
     record.history = History()
-    assert writer._history() == NO_HISTORY
+    assert writer._history() is NO_HISTORY

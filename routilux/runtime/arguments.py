@@ -36,9 +36,10 @@ def check_options(where: str, options: Mapping[str, Any]) -> None:
 def new_id() -> str:
     """Return an id of 32 hexadecimal digits: 12 of the time in milliseconds, and 20 random ones.
 
-    New ids come after those of before, so that a store keeps what is written at the same time in one place: a database
-    changes its last pages, and not one page here and there for each job. (After version 7 of RFC 9562.)
+    Ids of a later millisecond sort after those of an earlier one, unless the clock was set back. (The layout is that of
+    UUIDs of version 7, RFC 9562, without its six fixed bits.)
     """
+    # In the order of time, because a database then changes its last pages, and not one here and there for each job.
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 

@@ -23,8 +23,8 @@ ENTRY_IF_CURRENT = f"(?, (SELECT ? + 1 FROM jobs WHERE id = ? AND epoch = ? AND 
 ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?)"
 ADD_JOB = f"INSERT INTO jobs ({HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 CHANGE_HEAD = "UPDATE jobs SET flow_id = ?, status = ?, created = ?, updated = ? WHERE id = ?"
-# Every status that there is, each found by the one before: so the index by status and flow serves, too, when only the
-# flow is given, and each job that begins or ends has one index less to change.
+# Every status that there is, each looked up as the next after the last: with it, a search by flow alone can use the
+# index by status and flow. It needs none of its own, which every job that begins or ends would change.
 ANY_STATUS = """
     WITH RECURSIVE found (status) AS (
         SELECT min(status) FROM jobs
