@@ -9,11 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from ..core.copying import ATOMS
 from ..core.job_record import JobRecord
 from ..core.plan import SlotPlan
-
-# Most of what jobs begin with; asked first, as the looks at other types are slow.
-SIMPLE = frozenset({str, int, float, bool})
 
 
 def origin_of(record: JobRecord, entry: SlotPlan, payload: Mapping[str, Any]) -> str:
@@ -27,7 +25,7 @@ def origin_of(record: JobRecord, entry: SlotPlan, payload: Mapping[str, Any]) ->
 
 def _ordered(value: Any) -> Any:
     """Return a value in which the order of keys and of the items of sets plays no part."""
-    if value is None or type(value) in SIMPLE:
+    if value.__class__ in ATOMS:  # first, as most values are, and the looks at other types are slow
         return value
     if isinstance(value, BaseModel):
         value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
