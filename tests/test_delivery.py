@@ -10,6 +10,7 @@ from parts import Sink, Source, Step, chain, threads_besides
 
 from routilux import ContextError, DeclarationError, Engine, Flow, Routine
 from routilux.core.history import History
+from routilux.runtime import dispatcher
 from routilux.runtime.turn import BATCH, DEEPEST
 
 LONG = 20.0  # seconds; a test that needs them has failed
@@ -313,6 +314,26 @@ def test_d4_jobs_share_a_worker_fairly():
     assert all(job.status == "completed" for job in jobs)
     assert order.index("short") < 5 * BATCH
     for flow in (blocker, long_flow, short_flow):
+        flow.shutdown()
+
+
+@pytest.mark.parametrize(("stay", "order"), [(0, "abababab"), (10**15, "aaaabbbb")])
+def test_d4_a_worker_goes_on_with_a_job_until_it_has_worked_for_it_for_a_while(monkeypatch, stay, order):
+    monkeypatch.setattr(dispatcher, "STAY_NS", stay)
+    gate, ran, engine = threading.Event(), [], Engine()
+
+    def step(name):
+        return Step(lambda step, **_: (ran.append(name), step.emit("output", data=1)))
+
+    blocker = chain(Step(lambda step: gate.wait(LONG)), engine=engine, max_workers=1)
+    flows = [chain(*(step(name) for _ in range(4)), engine=engine, max_workers=1) for name in "ab"]
+    blocker.start("r0")
+    jobs = [flow.start("r0") for flow in flows]
+    gate.set()
+    assert all(flow.wait_for_completion(LONG) for flow in (blocker, *flows))
+    assert all(job.status == "completed" for job in jobs)
+    assert "".join(ran) == order
+    for flow in (blocker, *flows):
         flow.shutdown()
 
 

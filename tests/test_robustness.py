@@ -21,6 +21,7 @@ from routilux import (
     Routine,
 )
 from routilux.core.deliveries import emitted
+from routilux.runtime import dispatcher
 
 LONG = 20.0
 
@@ -146,6 +147,8 @@ def test_d6_a_worker_that_turns_to_other_work_has_left_a_job_that_was_halted_mea
     def source(step):
         assert go.wait(LONG)
         step.emit("output", data=1)
+
+    monkeypatch.setattr(dispatcher, "STAY_NS", 0)
 
     def has_tasks():
         job.halt(ExecutionError("it does not go on here"))

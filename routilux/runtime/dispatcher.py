@@ -14,6 +14,8 @@ from .holding import refuse_inside, refuse_on_loop
 from .job import Job
 from .threads import on_event_loop
 
+STAY_NS = 1_000_000  # nanoseconds that a worker works for one job, at least, while others want it
+
 
 def serve(job: Job) -> None:
     """Have the event loop start the coroutine handlers of a job that may start."""
@@ -251,18 +253,23 @@ def watch(job: Job, timeout: float) -> bool:
 
 
 def assist(job: Job) -> None:
-    """Work for a job on a worker thread, until there is nothing to do or another job wants the thread."""
+    """Work for a job on a worker thread, until there is nothing to do.
+
+    When other jobs want the thread, it goes to them after a batch of turns, but not before `STAY_NS` have passed: a job
+    of a few short turns is done in less time than it takes to come back to it.
+    """
     job.variables.copy().run(_assist, job)
 
 
 def _assist(job: Job) -> None:
     current.set(None)
+    until = time.monotonic_ns() + STAY_NS
     with job.lock:
         job.calling = False
         mailbox = job.join(get_ident())
     while mailbox is not None:
         mailbox = _take_turns(job, mailbox)
-        if mailbox is not None and job.engine.pool.has_tasks():
+        if mailbox is not None and job.engine.pool.has_tasks() and time.monotonic_ns() >= until:
             with job.lock:
                 if get_ident() in job.crew:  # else what it had to do was given up meanwhile
                     job.record.ready.appendleft(mailbox)
