@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Protocol
 
 
@@ -16,7 +15,7 @@ class Bell(Protocol):
         """Have it sleep again, after it was rung. Whoever sleeps on it calls it."""
 
 
-def ring(bells: list[Bell] | deque[Bell]) -> None:
+def ring(bells: list[Bell]) -> None:
     """Wake all who sleep on these bells."""
     for bell in bells:
         bell.set()

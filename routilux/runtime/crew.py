@@ -10,7 +10,6 @@ loop, and their activations in ``begun`` before, if a thread of the crew has beg
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextvars import Context as Variables, copy_context
 from typing import Any, NamedTuple, Protocol
@@ -77,12 +76,12 @@ class Crew:
         self.roused = False  # a thread in `idle` was woken and is on its way
         self.idle: list[Bell] = []
         self.pressed: list[Bell] = []
-        self.easing: deque[Bell] = deque()
+        self.easing: list[Bell] = []
         self.sleepers: list[Bell] = []
         self.asleep: dict[int, Bell] = {}
         self.emitting = 0  # how many handlers are inside an emit, or a flush, for as long as the queue is full
         self.tasks: set[Task] = set()
-        self.begun: deque[Activation] = deque()
+        self.begun: list[Activation] = []
         self.serving = False  # the event loop was asked to start what may start, and has not yet
         self.variables = callers_variables()
         self.hooks = hooks
@@ -185,7 +184,7 @@ class Crew:
     def ease_next(self) -> None:
         """Wake the first task in `easing` if there is room in the queue; it wakes the next one if there still is."""
         if self.easing and self.record.queued <= self.enough_room:
-            self.easing.popleft().set()
+            self.easing.pop(0).set()
 
     @property
     def stuck(self) -> bool:

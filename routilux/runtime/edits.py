@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 
 from ..core.job_record import Activation, JobRecord
@@ -32,7 +31,7 @@ class Edits:
         self._editor: Activation | None = None
         self._called: Bell | None = None
         self._passed = 0  # edits by others since somebody was called, or called again
-        self.waiting: deque[Bell] = deque()
+        self.waiting: list[Bell] = []
 
     def take(self, activation: Activation, check: Callable[[Activation], None]) -> None:
         """Wait until nobody else edits, and become the editor; ``check`` raises when the activation may not act."""
@@ -71,7 +70,7 @@ class Edits:
         if called:  # it was passed, and is still the first
             self._called = None
             bell.clear()
-            self.waiting.appendleft(bell)
+            self.waiting.insert(0, bell)
         else:
             self.waiting.append(bell)
 
@@ -94,7 +93,7 @@ class Edits:
     def ring(self) -> None:
         """Call the first of those who wait, if nobody edits. The caller holds the lock."""
         if self.waiting and self._called is None and not self._taken():
-            self._called = self.waiting.popleft()
+            self._called = self.waiting.pop(0)
             self._called.set()
 
     def _taken(self) -> bool:

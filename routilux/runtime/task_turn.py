@@ -36,7 +36,7 @@ def start_tasks(job: Job, event_loop: EventLoop, make: type[TaskTurn]) -> None:
         while len(turns) < BATCH:
             handed_over = bool(job.begun)
             if handed_over:
-                activation: Activation | None = job.begun.popleft()
+                activation: Activation | None = job.begun.pop(0)
             elif record.on_loop and record.open:
                 mailbox = record.on_loop.popleft()
                 activation = began(record, mailbox, job.now())
