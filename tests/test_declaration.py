@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 
@@ -136,7 +139,24 @@ def test_a_flow_id_is_a_non_empty_string(flow_id):
 
 
 def test_flows_without_an_id_get_different_ones():
-    assert len({Flow().flow_id for _ in range(100)}) == 100
+    assert len({Flow().flow_id for _ in range(1_000)}) == 1_000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_processes_that_were_made_by_fork_give_different_ids():
+    program = """
+import os
+from routilux import Flow
+
+Flow()  # random digits are there for more ids
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, Flow().flow_id[12:].encode())
+    os._exit(0)
+print(Flow().flow_id[12:] != os.read(read, 100).decode())
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True\n"
 
 
 @pytest.mark.parametrize("strategy", ["sequentiel", "", None, 5, ["sequential"]], ids=repr)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from _thread import get_ident
+from collections import deque
 from contextlib import contextmanager
 
 import pytest
@@ -187,6 +188,110 @@ def test_d5_tasks_submitted_without_workers_run_when_there_are_some():
     assert done.wait(LONG)
     pool.set_limit(0)
     pool.join()
+
+
+def in_another_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive()
+
+
+def test_d5_while_all_workers_are_busy_tasks_come_and_go_without_the_lock_of_the_pool():
+    pool, begun, go, done = WorkerPool(), threading.Event(), threading.Event(), threading.Event()
+    pool.set_limit(1)
+    pool.submit(lambda: (begun.set(), go.wait(LONG)))
+    assert begun.wait(LONG)
+    with pool._lock:
+        in_another_thread(lambda: pool.submit(done.set))
+        go.set()
+        assert done.wait(LONG)
+    pool.set_limit(0)
+    pool.join()
+
+
+class JustBefore(deque):
+    """Tasks of which one is submitted just before a worker that has found none registers as idle."""
+
+    late = ()
+
+    def popleft(self):
+        try:
+            return super().popleft()
+        except IndexError:
+            self.extend(self.late)
+            self.late = ()
+            raise
+
+
+def test_d5_a_task_that_is_submitted_while_a_worker_falls_idle_is_not_left_lying():
+    pool, done = WorkerPool(), threading.Event()
+    pool._tasks = JustBefore()
+    pool._tasks.late = [done.set]
+    pool.set_limit(1)
+    pool.submit(lambda: None)
+    assert done.wait(LONG)
+    pool.set_limit(0)
+    pool.join()
+
+
+def test_d5_a_worker_that_ends_though_it_was_rung_for_a_task_has_another_one_come():
+    pool, ends, done = WorkerPool(), threading.Event(), threading.Event()
+    has_come, comings = pool._has_come, []
+
+    def come_late():
+        comings.append(threading.current_thread())
+        if len(comings) == 3:  # two were made, and one has been rung
+            assert ends.wait(LONG)
+        has_come()
+
+    pool._has_come = come_late
+    pool.set_limit(2)
+    meet = threading.Barrier(2)
+    for _ in range(2):
+        pool.submit(lambda: meet.wait(LONG))
+    while len(pool._idle) < 2:
+        pass
+    pool.submit(done.set)
+    pool.set_limit(1)
+    ends.set()
+    assert done.wait(LONG)
+    pool.set_limit(0)
+    pool.join()
+
+
+def test_d5_many_threads_that_submit_at_the_same_time_have_all_tasks_run():
+    pool, each, ran, last = WorkerPool(), 2_000, [], threading.Semaphore(0)
+    pool.set_limit(3)
+    meet = threading.Barrier(4)
+
+    def submit(name):
+        meet.wait(LONG)
+        for number in range(each):
+            pool.submit(lambda number=number: ran.append((name, number)))
+        pool.submit(last.release)
+
+    threads = [threading.Thread(target=submit, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert last.acquire(timeout=LONG)
+    pool.set_limit(0)
+    pool.join()
+    assert sorted(ran) == [(name, number) for name in range(4) for number in range(each)]
+
+
+def test_d5_a_task_that_was_taken_while_the_system_gave_no_thread_is_no_error(monkeypatch):
+    pool, taken = WorkerPool(), []
+
+    def refuse():
+        taken.append(pool._tasks.popleft())
+        raise RuntimeError("can't start new thread")
+
+    pool.set_limit(1)
+    monkeypatch.setattr(pool, "_adjust", refuse)
+    pool.submit(print)
+    assert taken == [print]
 
 
 def test_d5_flows_that_are_forgotten_while_the_engine_is_busy_do_not_block_it():

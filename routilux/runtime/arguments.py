@@ -13,6 +13,11 @@ from ..errors import DeclarationError, ExecutionError, known_names
 STRATEGIES = ("sequential", "concurrent")
 MOST_WORKERS = 10_000
 MOST_PENDING = 1_000_000_000
+RANDOM_BYTES = 10  # of an id
+
+_random: list[str] = []  # the random digits of ids to come
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)  # or both processes would give the same ids
 
 
 def check_options(where: str, options: Mapping[str, Any]) -> None:
@@ -40,7 +45,17 @@ def new_id() -> str:
     UUIDs of version 7, RFC 9562, without its six fixed bits.)
     """
     # In the order of time, because a database then changes its last pages, and not one here and there for each job.
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    return f"{time.time_ns() // 1_000_000:012x}{_random_digits()}"
+
+
+def _random_digits() -> str:
+    # Many at once, because a thread that asks the system for them lets another one run, which it then waits for.
+    try:
+        return _random.pop()
+    except IndexError:
+        digits, each = os.urandom(RANDOM_BYTES * 256).hex(), RANDOM_BYTES * 2
+        _random.extend(digits[at : at + each] for at in range(each, len(digits), each))
+        return digits[:each]
 
 
 def job_id_of(job_id: object, where: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -24,6 +23,7 @@ from .arguments import job_id_of, new_id, payload_of, text_of
 from .clock import reading_of
 from .crew import Hooks, callers_variables
 from .dispatcher import assist, make_loop, serve, wait
+from .gate import Gate
 from .holding import refuse_inside
 from .invoking import Invocation, answer_of
 from .job import Job
@@ -83,7 +83,7 @@ class Jobs:
         self._flow = flow
         self._jobs: dict[str, Job] = {}
         self._left: weakref.WeakSet[Job] = weakref.WeakSet()  # in memory, at rest with coroutines that wait
-        self._lock = threading.Lock()
+        self._lock = Gate()
         self._shut_down = False
         self._hooks = Hooks(Turn, assist, serve, make_loop, wait, tell, self.at_rest)
 

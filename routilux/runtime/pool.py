@@ -13,12 +13,16 @@ Task = Callable[[], None]
 
 
 class Worker(threading.Thread):
-    """One thread of a pool. ``sleeps`` counts the waits for other jobs that it is inside of."""
+    """One thread of a pool. ``sleeps`` counts the waits for other jobs that it is inside of.
+
+    ``bell`` is a lock that it cannot acquire until it is rung, which releases it.
+    """
 
     def __init__(self, pool: WorkerPool, number: int) -> None:
         super().__init__(name=f"routilux-{number}", daemon=True)
         self.pool = pool
-        self.bell = threading.Event()
+        self.bell = threading.Lock()
+        self.bell.acquire()
         self.given_up = False
         self.sleeps = 0
 
@@ -37,6 +41,10 @@ class WorkerPool:
 
     Tasks start in the order in which they were submitted. An idle worker registers, and sleeps until a task rings
     for it. A worker that sleeps inside a task, or whose handler has been given up, does not count towards the limit.
+
+    What changes the workers holds the lock. While all of them are busy, tasks come and go without it, because threads
+    that meet at a lock for every task would switch for every task (see `gate`). No task is left lying: whoever submits
+    one looks for idle workers afterwards, and a worker that has registered as idle looks for tasks once more.
     """
 
     def __init__(self) -> None:
@@ -47,6 +55,8 @@ class WorkerPool:
         self._here = threading.local()
         self._started = 0
         self._limit = 0
+        self._working = 0  # workers that count towards the limit
+        self._coming = 0  # workers that were rung or made, and have not looked yet
         self._joining: list[Bell] = []  # rung when workers leave, or are to stay
 
     @property
@@ -85,13 +95,16 @@ class WorkerPool:
 
         Raises RuntimeError, and forgets the task, when there is no worker and the system gives no thread for one.
         """
-        with self._lock:
-            self._tasks.append(task)
-            try:
-                self._adjust()
-            except RuntimeError:
-                self._tasks.pop()
-                raise
+        self._tasks.append(task)
+        if self._idle or self._working < self._limit:
+            with self._lock:
+                try:
+                    self._adjust()
+                except RuntimeError:
+                    if task not in self._tasks:  # somebody took it, who was a worker until just now
+                        return
+                    self._tasks.remove(task)
+                    raise
 
     def has_tasks(self) -> bool:
         """Whether a task waits for a worker."""
@@ -124,55 +137,80 @@ class WorkerPool:
             for worker in self._workers:
                 if worker.ident == thread:
                     worker.given_up = True
+            self._count()
             ring(self._joining)
             self._adjust()
 
     def serve(self, worker: Worker) -> None:
         """Run tasks until this worker is surplus. Each worker calls it on its own thread."""
         self._here.worker = worker
-        while True:
-            with self._lock:
-                if worker.given_up or self._surplus() > 0:
-                    self._workers.remove(worker)
-                    ring(self._joining)
-                    return
-                task = self._tasks.popleft() if self._tasks else None
-                if task is None:
-                    worker.bell.clear()
-                    self._idle.append(worker)
-            if task is None:
-                worker.bell.wait()
+        self._has_come()
+        while not (self._to_end(worker) and self._has_left(worker)):
+            try:
+                task = self._tasks.popleft()
+            except IndexError:
+                if self._is_idle(worker):
+                    worker.bell.acquire()
+                    self._has_come()
             else:
                 task()
+                del task  # which may be all that keeps a job
+
+    def _has_come(self) -> None:
+        with self._lock:
+            self._coming -= 1
+
+    def _to_end(self, worker: Worker) -> bool:
+        return worker.given_up or self._working > self._limit
+
+    def _has_left(self, worker: Worker) -> bool:
+        """Let a worker leave, unless others have, so that it is to stay."""
+        with self._lock:
+            if not self._to_end(worker):
+                return False
+            self._workers.remove(worker)
+            self._count()
+            ring(self._joining)
+            self._adjust()  # it may have been rung for a task
+            return True
+
+    def _is_idle(self, worker: Worker) -> bool:
+        """Register a worker as idle, unless there is something for it to do."""
+        with self._lock:
+            if self._to_end(worker):
+                return False
+            self._idle.append(worker)
+            if self._tasks:
+                self._idle.pop()
+                return False
+            return True
 
     def _sleep(self, worker: Worker, change: int) -> None:
         with self._lock:
             worker.sleeps += change
+            self._count()
             self._adjust()
 
-    def _surplus(self) -> int:
-        return sum(not worker.excused for worker in self._workers) - self._limit
+    def _count(self) -> None:
+        self._working = sum(not worker.excused for worker in self._workers)
 
     def _adjust(self) -> None:
         """Wake or make one worker per waiting task, and wake idle ones that must end. The caller holds the lock."""
-        wanted = len(self._tasks)
-        while wanted and self._idle:
-            self._idle.pop().bell.set()
-            wanted -= 1
-        surplus = self._surplus()
-        while surplus > 0 and self._idle:
-            self._idle.pop().bell.set()
-            surplus -= 1
-        while wanted and surplus < 0:
-            wanted -= 1
-            surplus += 1
+        while self._idle and (self._coming < len(self._tasks) or self._coming < self._working - self._limit):
+            self._coming += 1
+            self._idle.pop().bell.release()
+        while self._coming < len(self._tasks) and self._working < self._limit:
             self._started += 1
             worker = Worker(self, self._started)
             self._workers.add(worker)
+            self._working += 1
+            self._coming += 1
             try:
                 worker.start()
             except RuntimeError:  # the system gives no more threads; those that there are do the work
                 self._workers.remove(worker)
+                self._working -= 1
+                self._coming -= 1
                 if not self._workers:
                     raise
                 return

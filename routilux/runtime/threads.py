@@ -83,10 +83,10 @@ class SharedThreads:
 
     def attach(self, user: Any, max_workers: int) -> None:
         """Let ``user`` (a flow) have jobs run on up to ``max_workers`` worker threads."""
+        if self._users.get(weakref.ref(user)) == max_workers:
+            return
         key = weakref.ref(user, self._forget_later)
         with self._lock:
-            if self._users.get(key) == max_workers:
-                return
             self._users[key] = max_workers
             self.pool.set_limit(self._limit())
 
