@@ -18,7 +18,8 @@ from .runtime.dispatcher import leave, rest, run_to_rest, wait_for_rest
 from .runtime.engine import Engine, default_engine
 from .runtime.holding import refuse_inside, refuse_on_loop
 from .runtime.job_state import JobState
-from .runtime.jobs import Jobs, NewJob, call_first
+from .runtime.jobs import Jobs, call_first
+from .runtime.new_job import NewJob
 from .runtime.outputs import OutputHandler, OutputQueue, output_handler
 from .runtime.reports import Output
 from .runtime.resources import Resources

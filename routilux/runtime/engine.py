@@ -15,7 +15,7 @@ from ..store.base import FactStore, JobHead, fits
 from .clock import Clock
 from .invoking import Invocable
 from .job_state import JobState
-from .jobs import NewJob
+from .new_job import NewJob
 from .threads import SharedThreads
 
 DURABILITIES = ("sync", "async")

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from ..core.copying import copy_payload, needs_copy
-from ..core.history import History
 from ..core.job_record import JobRecord
-from ..core.machine import started, wrote
-from ..core.models import BaseModel
-from ..core.plan import Plan
+from ..core.machine import started
 from ..core.points import Answered
 from ..core.status import JobStatus
 from ..errors import ExecutionError, StatusError
-from ..graph.schema import StateSchema, plain
-from ..store.known_types import KnownTypes
 from ..store.serializer import Serializer
-from .arguments import job_id_of, new_id, payload_of, text_of
-from .clock import reading_of
 from .crew import Hooks, callers_variables
 from .dispatcher import assist, make_loop, serve, wait
 from .gate import Gate
@@ -28,52 +20,16 @@ from .holding import refuse_inside
 from .invoking import Invocation, answer_of
 from .job import Job
 from .job_state import JobState
+from .new_job import NewJob, Startable, begin_state, first_payload, new_record
 from .telling import tell
 from .threads import SharedThreads
 from .turn import Turn
-
-
-class Startable(Protocol):
-    """A flow, as far as its jobs depend on it."""
-
-    flow_id: str
-    version: str | None
-    history_limit: int | None
-    schema: StateSchema | None
-    engine: SharedThreads
-    execution_strategy: str
-    max_workers: int
-    max_pending: int
-    copy_payloads: bool
-    max_state_bytes: int
-
-    def plan(self) -> Plan:
-        """Return the compiled form of the flow."""
-
-    def known_types(self) -> KnownTypes:
-        """Return the classes whose instances may be saved."""
-
-    def entry_slot(self, entry_id: Any, slot: str | None) -> str:
-        """Return the slot that an execution from a routine starts with."""
-
 
 Listen = Callable[[Job], object]
 
 
 def _ignore(job: Job) -> None:
     """Listen to nothing."""
-
-
-class NewJob(NamedTuple):
-    """The arguments for a new job, as `Flow.execute` describes them; None stands for its default."""
-
-    entry_id: str
-    entry_params: Mapping[str, Any] | None = None
-    slot: str | None = None
-    job_id: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    initial_state: Mapping[str, Any] | BaseModel | None = None
 
 
 class Jobs:
@@ -153,34 +109,16 @@ class Jobs:
         """
         flow = self._flow
         engine = flow.engine if engine is None else engine
-        where = f"flow {flow.flow_id!r}"
         self.check_open()
         slot_name = flow.entry_slot(new.entry_id, new.slot)
-        params = payload_of(new.entry_params, where)
-        isolate = flow.copy_payloads and needs_copy(params)
-        try:
-            payload = copy_payload(params) if isolate else params
-        except RecursionError as error:
-            raise ExecutionError(f"{where}: entry_params are nested too deeply to be copied") from error
-        clock = engine.clock
-        created, epoch = reading_of(clock)
-        record = JobRecord(
-            plan=flow.plan(),
-            job_id=new_id() if new.job_id is None else job_id_of(new.job_id, where),
-            epoch=epoch,
-            created=created,
-            session_id=text_of(new.session_id, "session_id", where),
-            user_id=text_of(new.user_id, "user_id", where),
-            parent_job_id=None if parent is None else parent.record.job_id,
-            durable=engine.keeping is not None,
-            history=History(flow.history_limit),
-        )
+        payload, isolate = first_payload(flow, new)
+        record = new_record(flow, new, engine, None if parent is None else parent.record.job_id)
         if previous is not None:
             previous.hand_down(record)
-        self._begin_state(record, new.initial_state)
+        begin_state(flow, record, new.initial_state)
         entry = record.plan.nodes[new.entry_id].slots[slot_name]
         if engine.keeping is not None:
-            started(record, entry, payload, isolate, clock.monotonic_ns())
+            started(record, entry, payload, isolate, engine.clock.monotonic_ns())
             kept: Job = engine.keeping.begin(flow, record, entry, payload, owned, listen)
             if owned and kept.record is record and not record.status.ended:
                 self.count(kept)
@@ -219,20 +157,6 @@ class Jobs:
         workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
         used = self._hooks if hooks is None else hooks(self._hooks)
         return make(flow, record, engine or flow.engine, workers, flow.max_pending, used, **more)
-
-    def _begin_state(self, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
-        """Put the initial state over what an earlier job has handed down, and check it."""
-        flow = self._flow
-        where = f"flow {flow.flow_id!r}"
-        if flow.schema is not None:
-            handed = {name: value for name, value in record.shared.items() if name in flow.schema.fields}
-            wrote(record, None, flow.schema.initial(given, handed, where))
-        elif given is not None:
-            wrote(record, None, copy_payload(plain(given, where)))
-        if record.shared:
-            from ..graph.sizes import check_size
-
-            check_size(record.shared, flow.max_state_bytes, where)
 
     def take_up(self, job_state: JobState, listen: Listen = _ignore, *, allow_changes: bool = False) -> Job:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet.

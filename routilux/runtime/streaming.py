@@ -9,7 +9,8 @@ from ..core.models import BaseModel
 from ..core.numbers import whole
 from .job import Job
 from .job_state import JobState
-from .jobs import Jobs, NewJob, call_first
+from .jobs import Jobs, call_first
+from .new_job import NewJob
 from .streams import BUFFER, Stream
 from .threads import on_event_loop
 
