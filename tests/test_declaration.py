@@ -153,6 +153,7 @@ read, write = os.pipe()
 if os.fork() == 0:
     os.write(write, Flow().flow_id[12:].encode())
     os._exit(0)
+os.close(write)
 print(Flow().flow_id[12:] != os.read(read, 100).decode())
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from parts import Sink, chain, threads_besides
 from routilux import Engine
 from routilux.runtime.clock import Clock, utc
 from routilux.runtime.gate import INSIDE, Gate
-from routilux.runtime.pool import WorkerPool
+from routilux.runtime.pool import Worker, WorkerPool
 from routilux.runtime.timers import Timers
 
 LONG = 20.0
@@ -292,6 +292,91 @@ def test_d5_a_task_that_was_taken_while_the_system_gave_no_thread_is_no_error(mo
     monkeypatch.setattr(pool, "_adjust", refuse)
     pool.submit(print)
     assert taken == [print]
+
+
+def no_thread(worker):
+    raise RuntimeError("can't start new thread")
+
+
+def test_d5_who_submits_a_task_while_another_thread_gets_no_worker_gets_none_either(monkeypatch):
+    pool, errors, submitting = WorkerPool(), [], []
+
+    def submit():
+        try:
+            pool.submit(print)
+        except RuntimeError as error:
+            errors.append(error)
+
+    def refuse(worker):
+        if not submitting:
+            submitting.append(threading.Thread(target=submit))
+            submitting[0].start()
+            while len(pool._tasks) < 2:
+                pass
+        no_thread(worker)
+
+    pool.set_limit(1)
+    monkeypatch.setattr(Worker, "start", refuse)
+    submit()
+    submitting[0].join(LONG)
+    assert len(errors) == 2
+    assert not pool.has_tasks()
+
+
+def test_d5_a_worker_that_ends_when_the_system_gives_no_thread_for_the_next_task_leaves_it_for_another(monkeypatch):
+    pool, done, begun, go = WorkerPool(), threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def gives_up():
+        pool.give_up(threading.get_ident())
+        pool.submit(done.release)
+        begun.set()
+        assert go.wait(LONG)
+
+    start = Worker.start
+    pool.set_limit(1)
+    pool.submit(lambda: begun.wait(LONG))
+    begun.set()
+    while not pool._idle:
+        pass
+    begun.clear()
+    monkeypatch.setattr(Worker, "start", no_thread)
+    pool.submit(gives_up)
+    assert begun.wait(LONG)
+    (worker,) = pool._workers
+    go.set()
+    worker.join(LONG)
+    assert not worker.is_alive()
+    monkeypatch.setattr(Worker, "start", start)
+    pool.submit(done.release)
+    assert done.acquire(timeout=LONG)
+    assert done.acquire(timeout=LONG)
+    pool.set_limit(0)
+    pool.join()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_d5_a_pool_goes_on_after_an_interrupt_while_a_worker_was_made(monkeypatch, when):
+    pool, ran, start = WorkerPool(), threading.Semaphore(0), Worker.start
+    before = threading.enumerate()
+
+    def interrupted(worker):
+        if when == "after":
+            start(worker)
+        raise KeyboardInterrupt
+
+    pool.set_limit(2)
+    monkeypatch.setattr(Worker, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit(ran.release)
+    monkeypatch.setattr(Worker, "start", start)
+    for _ in range(2):
+        pool.submit(ran.release)
+    for _ in range(3):
+        assert ran.acquire(timeout=LONG)
+    pool.set_limit(0)
+    pool.join()
+    assert not threads_besides(before)
+    assert pool._coming == 0
 
 
 def test_d5_flows_that_are_forgotten_while_the_engine_is_busy_do_not_block_it():

@@ -54,7 +54,7 @@ def _random_digits() -> str:
         return _random.pop()
     except IndexError:
         digits, each = os.urandom(RANDOM_BYTES * 256).hex(), RANDOM_BYTES * 2
-        _random.extend(digits[at : at + each] for at in range(each, len(digits), each))
+        _random.extend([digits[at : at + each] for at in range(each, len(digits), each)])
         return digits[:each]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,6 @@ from ..errors import ExecutionError, StatusError
 from ..store.serializer import Serializer
 from .crew import Hooks, callers_variables
 from .dispatcher import assist, make_loop, serve, wait
-from .gate import Gate
 from .holding import refuse_inside
 from .invoking import Invocation, answer_of
 from .job import Job
@@ -39,7 +39,7 @@ class Jobs:
         self._flow = flow
         self._jobs: dict[str, Job] = {}
         self._left: weakref.WeakSet[Job] = weakref.WeakSet()  # in memory, at rest with coroutines that wait
-        self._lock = Gate()
+        self._lock = threading.Lock()
         self._shut_down = False
         self._hooks = Hooks(Turn, assist, serve, make_loop, wait, tell, self.at_rest)
 

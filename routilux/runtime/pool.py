@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .bells import Bell, ring
 
@@ -168,10 +168,11 @@ class WorkerPool:
         with self._lock:
             if not self._to_end(worker):
                 return False
-            self._workers.remove(worker)
+            self._workers.discard(worker)  # it may be unknown, if an interrupt came while it was made
             self._count()
             ring(self._joining)
-            self._adjust()  # it may have been rung for a task
+            with suppress(RuntimeError):  # the system gives no thread, and who submits the next task tries again
+                self._adjust()  # it may have been rung for a task
             return True
 
     def _is_idle(self, worker: Worker) -> bool:
@@ -197,20 +198,32 @@ class WorkerPool:
     def _adjust(self) -> None:
         """Wake or make one worker per waiting task, and wake idle ones that must end. The caller holds the lock."""
         while self._idle and (self._coming < len(self._tasks) or self._coming < self._working - self._limit):
-            self._coming += 1
-            self._idle.pop().bell.release()
+            worker = self._idle[-1]
+            self._coming += 1  # at the same moment for an interrupt, which comes at a call
+            del self._idle[-1]
+            worker.bell.release()
         while self._coming < len(self._tasks) and self._working < self._limit:
-            self._started += 1
-            worker = Worker(self, self._started)
-            self._workers.add(worker)
-            self._working += 1
-            self._coming += 1
-            try:
-                worker.start()
-            except RuntimeError:  # the system gives no more threads; those that there are do the work
-                self._workers.remove(worker)
-                self._working -= 1
-                self._coming -= 1
-                if not self._workers:
-                    raise
+            if not self._has_made_worker():
                 return
+
+    def _has_made_worker(self) -> bool:
+        """Make a worker. Return False if the system gives no more threads: then those that there are do the work.
+
+        Raises RuntimeError if there are none.
+        """
+        self._started += 1
+        worker = Worker(self, self._started)
+        self._workers.add(worker)
+        self._coming += 1
+        try:
+            worker.start()
+        except BaseException as error:
+            if not worker.is_alive():  # else an interrupt came when it had begun
+                self._workers.remove(worker)
+                self._coming -= 1
+            if not self._workers or not isinstance(error, RuntimeError):
+                raise
+            return False
+        finally:
+            self._count()  # now, so that who submits a task meanwhile does not count on a worker that does not begin
+        return True
