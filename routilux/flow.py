@@ -133,8 +133,8 @@ class Flow(Steerable, Streamable, Graph):
             entry_params: the payload of its first delivery.
             slot: the slot that gets it; by default ``"trigger"``, else the routine's only slot.
             timeout: seconds after which the job fails with `JobTimeoutError`, handlers that still run being given up.
-            job_id: an id for the job, which no running job of this flow has; by default one that
-                no other has, and that begins with the time.
+            job_id: an id for the job, which no running job of this flow has; by default one that no other has, and
+                that begins with the time.
             session_id: handed to the handlers' contexts.
             user_id: handed to the handlers' contexts.
             initial_state: values of the shared data to begin with; with a ``state_schema``, of its fields.

@@ -133,6 +133,15 @@ def resting(state: Any) -> Any:
     return state
 
 
+def in_thread(call: Callable[[], Any]) -> Any:
+    """Run a call in another thread and return what it returned; an exception fails the test there and here."""
+    got = []
+    thread = threading.Thread(target=lambda: got.append(call()), daemon=True)
+    thread.start()
+    thread.join(LONG)
+    return got[0]
+
+
 def threads_besides(before: Collection[threading.Thread]) -> list[threading.Thread]:
     """Return the living threads that are not among those of before; other tests' may end at any time."""
     return [thread for thread in threading.enumerate() if thread not in before]

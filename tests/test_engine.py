@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import contextmanager
 
 import pytest
-from parts import Sink, chain, threads_besides
+from parts import Sink, chain, in_thread, threads_besides
 
 from routilux import Engine
 from routilux.runtime.clock import Clock, utc
@@ -190,20 +190,13 @@ def test_d5_tasks_submitted_without_workers_run_when_there_are_some():
     pool.join()
 
 
-def in_another_thread(function):
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join(LONG)
-    assert not thread.is_alive()
-
-
 def test_d5_while_all_workers_are_busy_tasks_come_and_go_without_the_lock_of_the_pool():
     pool, begun, go, done = WorkerPool(), threading.Event(), threading.Event(), threading.Event()
     pool.set_limit(1)
     pool.submit(lambda: (begun.set(), go.wait(LONG)))
     assert begun.wait(LONG)
     with pool._lock:
-        in_another_thread(lambda: pool.submit(done.set))
+        in_thread(lambda: pool.submit(done.set))
         go.set()
         assert done.wait(LONG)
     pool.set_limit(0)
@@ -237,15 +230,15 @@ def test_d5_a_task_that_is_submitted_while_a_worker_falls_idle_is_not_left_lying
 
 def test_d5_a_worker_that_ends_though_it_was_rung_for_a_task_has_another_one_come():
     pool, ends, done = WorkerPool(), threading.Event(), threading.Event()
-    has_come, comings = pool._has_come, []
+    arrive, comings = pool._arrive, []
 
-    def come_late():
+    def arrive_late():
         comings.append(threading.current_thread())
         if len(comings) == 3:  # two were made, and one has been rung
             assert ends.wait(LONG)
-        has_come()
+        arrive()
 
-    pool._has_come = come_late
+    pool._arrive = arrive_late
     pool.set_limit(2)
     meet = threading.Barrier(2)
     for _ in range(2):

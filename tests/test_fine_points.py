@@ -9,7 +9,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
-from parts import Sink, Source, Step, chain, threads_besides
+from parts import Sink, Source, Step, chain, in_thread, threads_besides
 
 from routilux import ContextError, Engine, ErrorHandler, Flow, Routine
 from routilux.runtime.clock import Clock
@@ -22,15 +22,6 @@ LONG = 20.0
 
 def job_of(step):
     return step.get_execution_context().job_state
-
-
-def in_thread(call):
-    """Run a call in another thread and return what it returned; an exception fails the test there and here."""
-    got = []
-    thread = threading.Thread(target=lambda: got.append(call()), daemon=True)
-    thread.start()
-    thread.join(LONG)
-    return got[0]
 
 
 class Several(Routine):

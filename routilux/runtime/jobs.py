@@ -109,13 +109,14 @@ class Jobs:
         """
         flow = self._flow
         engine = flow.engine if engine is None else engine
+        where = f"flow {flow.flow_id!r}"
         self.check_open()
         slot_name = flow.entry_slot(new.entry_id, new.slot)
-        payload, isolate = first_payload(flow, new)
-        record = new_record(flow, new, engine, None if parent is None else parent.record.job_id)
+        payload, isolate = first_payload(flow, new, where)
+        record = new_record(flow, new, engine, None if parent is None else parent.record.job_id, where)
         if previous is not None:
             previous.hand_down(record)
-        begin_state(flow, record, new.initial_state)
+        begin_state(flow, record, new.initial_state, where)
         entry = record.plan.nodes[new.entry_id].slots[slot_name]
         if engine.keeping is not None:
             started(record, entry, payload, isolate, engine.clock.monotonic_ns())

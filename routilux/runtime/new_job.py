@@ -1,4 +1,7 @@
-"""What a new job begins with: its record, its first payload, and its shared data."""
+"""What a new job begins with: its record, its first payload, and its shared data.
+
+``where`` is what errors begin with.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +58,8 @@ class NewJob(NamedTuple):
     initial_state: Mapping[str, Any] | BaseModel | None = None
 
 
-def first_payload(flow: Startable, new: NewJob) -> tuple[dict[str, Any], bool]:
+def first_payload(flow: Startable, new: NewJob, where: str) -> tuple[dict[str, Any], bool]:
     """Return the payload that the first handler is called with, and whether a reader must copy what it holds."""
-    where = f"flow {flow.flow_id!r}"
     params = payload_of(new.entry_params, where)
     isolate = flow.copy_payloads and needs_copy(params)
     try:
@@ -66,9 +68,8 @@ def first_payload(flow: Startable, new: NewJob) -> tuple[dict[str, Any], bool]:
         raise ExecutionError(f"{where}: entry_params are nested too deeply to be copied") from error
 
 
-def new_record(flow: Startable, new: NewJob, engine: SharedThreads, parent_job_id: str | None) -> JobRecord:
+def new_record(flow: Startable, new: NewJob, engine: SharedThreads, parent_job_id: str | None, where: str) -> JobRecord:
     """Return the record of a job that has not started."""
-    where = f"flow {flow.flow_id!r}"
     created, epoch = reading_of(engine.clock)
     return JobRecord(
         plan=flow.plan(),
@@ -83,9 +84,8 @@ def new_record(flow: Startable, new: NewJob, engine: SharedThreads, parent_job_i
     )
 
 
-def begin_state(flow: Startable, record: JobRecord, given: Mapping[str, Any] | BaseModel | None) -> None:
+def begin_state(flow: Startable, record: JobRecord, given: Mapping[str, Any] | BaseModel | None, where: str) -> None:
     """Put the initial state over what an earlier job has handed down, and check it."""
-    where = f"flow {flow.flow_id!r}"
     if flow.schema is not None:
         handed = {name: value for name, value in record.shared.items() if name in flow.schema.fields}
         wrote(record, None, flow.schema.initial(given, handed, where))

@@ -144,27 +144,28 @@ class WorkerPool:
     def serve(self, worker: Worker) -> None:
         """Run tasks until this worker is surplus. Each worker calls it on its own thread."""
         self._here.worker = worker
-        self._has_come()
-        while not (self._to_end(worker) and self._has_left(worker)):
+        self._arrive()
+        while not (self._to_end(worker) and self._try_leave(worker)):
             try:
                 task = self._tasks.popleft()
             except IndexError:
-                if self._is_idle(worker):
+                if self._try_idle(worker):
                     worker.bell.acquire()
-                    self._has_come()
+                    self._arrive()
             else:
                 task()
                 del task  # which may be all that keeps a job
 
-    def _has_come(self) -> None:
+    def _arrive(self) -> None:
+        """Note that a worker that was rung or made looks now. Each worker calls it on its own thread."""
         with self._lock:
             self._coming -= 1
 
     def _to_end(self, worker: Worker) -> bool:
         return worker.given_up or self._working > self._limit
 
-    def _has_left(self, worker: Worker) -> bool:
-        """Let a worker leave, unless others have, so that it is to stay."""
+    def _try_leave(self, worker: Worker) -> bool:
+        """Let a worker leave, unless others have, so that it is to stay; return whether it has left."""
         with self._lock:
             if not self._to_end(worker):
                 return False
@@ -175,8 +176,8 @@ class WorkerPool:
                 self._adjust()  # it may have been rung for a task
             return True
 
-    def _is_idle(self, worker: Worker) -> bool:
-        """Register a worker as idle, unless there is something for it to do."""
+    def _try_idle(self, worker: Worker) -> bool:
+        """Register a worker as idle, unless there is something for it to do; return whether it is to sleep."""
         with self._lock:
             if self._to_end(worker):
                 return False
@@ -203,10 +204,10 @@ class WorkerPool:
             del self._idle[-1]
             worker.bell.release()
         while self._coming < len(self._tasks) and self._working < self._limit:
-            if not self._has_made_worker():
+            if not self._make_worker():
                 return
 
-    def _has_made_worker(self) -> bool:
+    def _make_worker(self) -> bool:
         """Make a worker. Return False if the system gives no more threads: then those that there are do the work.
 
         Raises RuntimeError if there are none.
