@@ -29,9 +29,9 @@ from routilux import (
     StateError,
     StatusError,
 )
-from routilux.core.history import History
 from routilux.store.files import from_bytes, sealed
-from routilux.store.record_writing import NO_HISTORY, RecordWriter, snapshot
+from routilux.store.record_copying import snapshot
+from routilux.store.record_writing import RecordWriter
 from routilux.store.values import Writer
 
 MODES = pytest.mark.parametrize(
@@ -656,10 +656,30 @@ def test_l4_any_flipped_byte_of_a_file_is_noticed(data):
     assert document == from_bytes(content, "file")
 
 
-def test_a_job_that_begins_is_written_with_what_the_writer_makes_of_an_empty_history():
-    flow = chain(Sink())
-    record = flow.execute("r0")._record
-    writer = RecordWriter(record, Writer("job", flow.known_types, None), None)
-    assert list(writer._history_form(History()).items()) == list(NO_HISTORY.items())
-    record.history = History()
-    assert writer._history() is NO_HISTORY
+EMPTY = {
+    **dict.fromkeys(("session_id", "user_id", "parent_job_id", "result", "failure", "state")),
+    **{"reason": "", "inbox": 0, "life": 0, "revision": 0, "shared": {}},
+    **{name: [] for name in ("ready", "resumed", "running", "retrying", "waiting", "stopped", "deferred", "points")},
+    **{name: [] for name in ("routine_states", "events", "buffers", "inputs", "gathers", "versions")},
+    **{name: [] for name in ("job_errors", "errors")},
+    "log": {"entries": [], "at": []},
+    "outputs": {"from": [], "data": [], "at": []},
+    "queue": {name: [] for name in ("id", "slot", "payload", "isolate", "at", "origin")},
+}
+
+
+def test_l4_what_is_empty_is_left_out_and_may_be_there():
+    flow = chain(Step(lambda step, data: None))
+    saved = flow.execute("r0", {"data": 1}).to_dict()
+    assert not saved["record"].keys() & EMPTY.keys()
+    loaded = flow.restore(saved)
+    with_all = flow.restore({**saved, "record": {**saved["record"], **copy.deepcopy(EMPTY)}})
+    assert view(loaded) == view(with_all)
+
+
+@pytest.mark.parametrize("result", [0, "", False, [], {}])
+def test_l4_a_result_is_kept_however_empty(result):
+    flow = chain(Step(lambda step, data: ctx_of(step).finish(result)))
+    state = flow.execute("r0", {"data": 1})
+    loaded = again(state, flow).result
+    assert (type(loaded), loaded) == (type(result), result)

@@ -29,7 +29,7 @@ from routilux.store.documents import read_snapshot, recovered, snapshot_document
 from routilux.store.fact_reading import FactReader
 from routilux.store.fact_writing import FactWriter
 from routilux.store.reading import Reader
-from routilux.store.record_writing import snapshot
+from routilux.store.record_copying import snapshot
 from routilux.store.values import Writer
 
 EPOCH = 1_700_000_000_000_000_000
@@ -226,6 +226,12 @@ def test_j4_what_happens_after_a_snapshot_is_taken_does_not_change_it(seed, leng
     fold(record, facts[cut:])
     body = snapshot_document(taken, Writer("the job", FLOW.known_types, None), "1", shape_of(FLOW.plan()), "origin")
     assert body == then
+
+
+def test_j1_a_job_that_begins_is_written_with_what_it_has_and_no_more():
+    form = orjson.loads(written(FLOW, begun(FLOW)))["record"]
+    began = {"status", "created", "started", "next_id", "queue", "ready", "slots"}
+    assert form.keys() == {"job_id", "session_id", "parent_job_id"} | began
 
 
 # --- one of each -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ..store import files
 from ..store.documents import check_flow, document_of, record_form, record_of
 from ..store.known_types import KnownTypes
 from ..store.reading import Reader
-from ..store.record_writing import snapshot
+from ..store.record_copying import snapshot
 from ..store.serializer import Serializer, check_serializer
 from ..store.shapes import Shapes
 from ..store.values import Writer
@@ -74,7 +74,7 @@ def _saved(job: Job, serializer: Serializer | None, what: str) -> bytes:
         writer = Writer(subject, job.flow.known_types, serializer)
         form = record_form(record, writer)
         try:
-            size = len(orjson.dumps([form["state"], form["shared"]]))
+            size = len(orjson.dumps([form.get("state"), form.get("shared", {})]))
         except TypeError as error:
             raise SaveError(f"{subject} cannot be written as JSON: {error}") from error
         if size > job.flow.max_state_bytes:

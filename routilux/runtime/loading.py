@@ -18,7 +18,7 @@ from ..store.documents import read_snapshot, recovered, snapshot_document
 from ..store.fact_reading import FactReader
 from ..store.journal import Journal, open_journal
 from ..store.reading import Reader
-from ..store.record_writing import snapshot as copy_of_record
+from ..store.record_copying import snapshot as copy_of_record
 from ..store.values import Writer
 from .clock import reading_of
 from .crew import Hooks

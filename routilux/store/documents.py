@@ -20,7 +20,7 @@ from . import files
 from .reading import Reader
 from .record_reading import RecordReader
 from .record_writing import RecordWriter
-from .shapes import NONE, Shapes
+from .shapes import Shapes
 from .turn_forms import PartReader
 from .values import Writer
 
@@ -28,7 +28,7 @@ from .values import Writer
 
 
 def record_form(record: JobRecord, values: Writer) -> dict[str, Any]:
-    """Return the JSON form of a record, which must be a `record_writing.snapshot`.
+    """Return the JSON form of a record, which must be a `record_copying.snapshot`.
 
     Raises SaveError when something in it has none.
     """
@@ -74,7 +74,7 @@ def snapshot_document(
     """Return a durable job's record as a document that stands for all of its facts up to now.
 
     Args:
-        record: a `record_writing.snapshot` of the record, made while nobody changed it; handlers may run meanwhile.
+        record: a `record_copying.snapshot` of the record, made while nobody changed it; handlers may run meanwhile.
         values: writes the values in it.
         version: the flow's.
         shape: the structure of the flow, as `graph.compatibility.shape_of` returns it.
@@ -173,7 +173,9 @@ def record_of(
 
 def _state_of(form: dict[str, Any], schema: Any, values: Reader, shared: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the typed state, if the flow has one."""
-    data = Shapes(values.subject).take(form, "state", dict, NONE)
+    data = form.get("state")
+    if data is not None:
+        Shapes(values.subject).check(data, "'state'", dict)
     if schema is None:
         if data is not None:
             raise LoadError(f"{values.subject} has a typed state, and the flow no state_schema")

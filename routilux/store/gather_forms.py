@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core.deliveries import recounted
-from ..core.gathers import Part, joined
+from ..core.gathers import Gathers, Part, joined
 from ..core.job_record import Delivery, JobRecord
 from ..core.plan import SOURCES, SlotPlan
 from .turn_forms import PartReader
@@ -39,20 +39,14 @@ def made_of(waiting: Sequence[Delivery], values: Writer, epoch: int) -> dict[str
     return {"parts": rows} if rows else {}
 
 
-def gather_rows(record: JobRecord, place_of: PlaceOf, values: Writer) -> dict[str, Any]:
-    """Return what waits in slots that gather, and the inputs that are open, each with when it closes by itself."""
-    gathers, epoch, slots = record.gathers, record.epoch, record.plan.slots
-    held = [] if gathers is None else [each for each in enumerate(gathers.reach.slots) if gathers.held[each[0]]]
-    return {
-        "gathers": [
-            [place_of(slot), part_rows(slot, gathers.parts(number), values, epoch)]
-            for number, slot in held
-            if gathers is not None
-        ],
-        "inputs": [
-            [place_of(slots[index]), None if due is None else due + epoch] for index, due in record.inputs.items()
-        ],
-    }
+def gather_rows(gathers: Gathers, place_of: PlaceOf, values: Writer, epoch: int) -> list[Any]:
+    """Return what waits in slots that gather."""
+    slots = enumerate(gathers.reach.slots)
+    return [
+        [place_of(slot), part_rows(slot, gathers.parts(number), values, epoch)]
+        for number, slot in slots
+        if gathers.held[number]
+    ]
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The history in a job's record from JSON; see `record_writing`."""
+"""The history in a job's record from JSON; see `history_writing`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from ..core.history import History, Totals
 from ..core.records import ErrorRecord
+from .history_writing import NAMED, TOTALS
 from .reading import Reader
-from .record_writing import NAMED, TOTALS
 from .turn_forms import PartReader
 
 
@@ -28,7 +28,9 @@ class HistoryReader(PartReader):
         self.limit = limit
 
     def read(self, record: dict[str, Any]) -> History:
-        """Return the history in the JSON form of a record."""
+        """Return the history in the JSON form of a record, which lacks an empty one."""
+        if "history" not in record:
+            return History(self.limit)
         kinds: dict[str, tuple[type, ...]] = {
             **dict.fromkeys(NAMED, (int,)),
             "data": (dict, list),

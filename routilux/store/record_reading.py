@@ -6,7 +6,6 @@ events that the flow does not have is reported as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..core.job_record import Activation, Delivery, Held, JobRecord
@@ -75,22 +74,22 @@ class RecordReader(PartReader):
                 f"the flow does not have {', '.join(dict.fromkeys(self.missing))}, and the job still needs it, for a "
                 f"delivery, a state or merged values; give it back to the flow until the job has ended"
             )
-        self.errors = [self.error(row, "a row of 'errors'") for row in take(form, "errors", list)]
+        self.errors = [self.error(row, "a row of 'errors'") for row in self.optional(form, "errors", list)]
         record = JobRecord(
             plan=self.plan,
-            job_id=self._text(form, "job_id"),
+            job_id=self.text(take(form, "job_id", str, dict), "'job_id'"),
             epoch=self.epoch,
             created=take(form, "created", int) - self.epoch,
-            session_id=self._text_or_none(form, "session_id"),
-            user_id=self._text_or_none(form, "user_id"),
-            parent_job_id=self.text_or_none(form.get("parent_job_id"), "'parent_job_id'"),
+            session_id=self._text_or_none("session_id"),
+            user_id=self._text_or_none("user_id"),
+            parent_job_id=self._text_or_none("parent_job_id"),
             durable=self.recovered,
             history=HistoryReader(self.values, self.epoch, self.errors, self.history_limit).read(form),
         )
         self._life(record)
         record.next_id = self.shapes.least(take(form, "next_id", int), 1, "'next_id'")
         record.routine_states, record.deferred = states, deferred
-        record.shared = self.values.mapping(take(form, "shared", dict, list), "the shared data")
+        record.shared = self.values.mapping(form.get("shared", {}), "the shared data")
         record.log, record.outputs = self._log(), self._outputs()
         record.buffers = self._buffers()
         self._pending(record)
@@ -113,16 +112,15 @@ class RecordReader(PartReader):
             raise self.shapes.problem(f"'status' is {status!r}, not one of {', '.join(STATUSES)}")
         record.status = (AS_THEY_WERE if self.recovered else STATUSES)[status]
         record.open = record.status is JobStatus.RUNNING
-        finished_early = take(form, "closed", bool)
+        finished_early = self.optional(form, "closed", bool)
         final = record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
         record.closed = final or (finished_early and record.status is JobStatus.PAUSED)
-        reason = self._text(form, "reason")
+        reason = self._text_or_none("reason") or ""
         record.reason = reason if self.recovered else REASONS.get(status, reason)
-        record.started = self._clock(take(form, "started", int, NONE))
-        record.finished = self._clock(take(form, "finished", int, NONE))
+        record.started, record.finished = self._time_or_none("started"), self._time_or_none("finished")
         record.result = self.values.value(form.get("result"), "the result")
-        record.errors = [self.error_at(place, self.errors) for place in take(form, "job_errors", list)]
-        failure = take(form, "failure", int, NONE)
+        record.errors = [self.error_at(place, self.errors) for place in self.optional(form, "job_errors", list)]
+        failure = form.get("failure")
         record.failure = None if failure is None else self.error_at(failure, self.errors)
 
     # --- small parts --------------------------------------------------------------------------------------------
@@ -130,11 +128,12 @@ class RecordReader(PartReader):
     def _clock(self, time: int | None) -> int | None:
         return None if time is None else time - self.epoch
 
-    def _text(self, data: Mapping[str, Any], key: str) -> str:
-        return self.text(self.shapes.take(data, key, str, dict), f"{key!r}")
+    def _time_or_none(self, key: str) -> int | None:
+        time = self.form.get(key)
+        return None if time is None else self.time(time, f"{key!r}")
 
-    def _text_or_none(self, data: Mapping[str, Any], key: str) -> str | None:
-        return None if self.shapes.take(data, key, str, dict, NONE) is None else self._text(data, key)
+    def _text_or_none(self, key: str) -> str | None:
+        return self.text_or_none(self.form.get(key), f"{key!r}")
 
     def _slots(self) -> list[SlotPlan]:
         found = []
@@ -154,7 +153,7 @@ class RecordReader(PartReader):
 
     def _routine_states(self) -> dict[str, dict[str, Any]]:
         states = {}
-        for row in self.shapes.take(self.form, "routine_states", list):
+        for row in self.optional(self.form, "routine_states", list):
             name, data = self.row(row, 2, "a row of 'routine_states'")
             routine_id = self.text(name, "a routine id")
             if routine_id not in self.plan.nodes:
@@ -179,7 +178,7 @@ class RecordReader(PartReader):
 
     def _buffers(self) -> dict[int, dict[str, Any]]:
         buffers = {}
-        for row in self.shapes.take(self.form, "buffers", list):
+        for row in self.optional(self.form, "buffers", list):
             place, data = self.row(row, 2, "a row of 'buffers'")
             slot = self._slot_at(place)
             what = f"what was merged for '{slot.routine_id}.{slot.name}'"
@@ -199,7 +198,7 @@ class RecordReader(PartReader):
             record.retrying[activation.id] = activation
             record.mailboxes[activation.slot.mailbox].tickets += 1
         record.stopped = self._activations("stopped")
-        for place in self.shapes.take(self.form, "ready", list):
+        for place in self.optional(self.form, "ready", list):
             mailbox = record.mailboxes[self._slot_at(place).mailbox]
             if record.status is JobStatus.PAUSED and mailbox.tickets < mailbox.limit:
                 mailbox.tickets += 1
@@ -219,7 +218,7 @@ class RecordReader(PartReader):
         payloads = self.values.mappings(payloads, "the payload of a delivery")
         self._add_ids(ids)
         parts = {}
-        for each in self.optional(self.form["queue"], "parts", list, "'queue': "):
+        for each in self.optional(self.form.get("queue", {}), "parts", list, "'queue': "):
             place, rows = self.row(each, 2, "an item of 'parts'")
             parts[ids[self.shapes.places([self.shapes.check(place, "'parts'", int)], len(ids), "'parts'")[0]]] = rows
         for row in zip(ids, slots, payloads, isolate, at, origin, strict=True):
@@ -238,7 +237,7 @@ class RecordReader(PartReader):
     def _activations(self, key: str) -> list[Activation]:
         return [
             self._activation(self.shapes.check(each, f"an item of {key!r}", dict), f"{key!r}: ")
-            for each in self.shapes.take(self.form, key, list)
+            for each in self.optional(self.form, key, list)
         ]
 
     def _activation(self, data: dict[str, Any], where: str) -> Activation:
@@ -273,7 +272,6 @@ class RecordReader(PartReader):
         return [self.row(row, length, f"a row of {key!r}") for row in self.optional(self.form, key, list)]
 
     def _turns(self, record: JobRecord) -> None:
-        """Read what is not written when there is none."""
         for delivery, points in self._rows("points", 2):
             found = [self.point(each, "a point") for each in self.shapes.check(points, "'points'", list)]
             record.points[self.shapes.check(delivery, "'points'", int)] = found
@@ -310,7 +308,7 @@ class RecordReader(PartReader):
 
     def _deferred(self) -> list[Held]:
         found = []
-        for each in self.shapes.take(self.form, "deferred", list):
+        for each in self.optional(self.form, "deferred", list):
             data, where = self.shapes.check(each, "an item of 'deferred'", dict), "'deferred': "
             names = self.row(self.shapes.take(data, "event", list, where=where), 2, f"{where}'event'")
             routine_id, name = (self.text(part, f"{where}'event'") for part in names)

@@ -39,7 +39,9 @@ class Shapes:
         return value
 
     def table(self, data: Mapping[str, Any], key: str, columns: Mapping[str, tuple[type, ...]]) -> list[list[Any]]:
-        """Return columns of equal length, in the order in which they are asked for."""
+        """Return columns of equal length, in the order in which they are asked for; empty ones without the table."""
+        if key not in data:
+            return [[] for _ in columns]
         where = f"{key!r}: "
         table = self.take(data, key, dict)
         found = [self.take(table, name, list, where=where) for name in columns]
