@@ -249,7 +249,7 @@ WORK = (
         "begins; for dbos, so many steps of a workflow; for the bounds, so many commits of a row.",
         options={"synchronous": "FULL"},
         least=UNSTEADY,
-        turns=2,  # the disk is fast and slow for longer than a figure takes, and packages are closest here
+        turns=3,  # the disk is fast and slow for longer than a figure takes, and packages are closest here
     ),
     Work(
         "durable, synchronous=NORMAL",

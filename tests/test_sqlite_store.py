@@ -648,6 +648,18 @@ def test_a_journal_whose_snapshots_replace_its_entries_stays_small(path):
     assert [file.name for file in path.parent.iterdir()] == ["facts.db"]
 
 
+@pytest.mark.parametrize(("synchronous", "longest"), [("FULL", 1.2e6), ("NORMAL", 4.5e6)])
+def test_the_log_stays_short_and_shorter_where_each_commit_waits_for_the_disk(path, synchronous, longest):
+    store = SQLiteStore(path, synchronous)
+    begin(store, "job")
+    log, sizes = Path(f"{path}-wal"), set()
+    for place in range(40):
+        store.append("job", place + 1, [bytes(150_000)], 0)
+        sizes.add(log.stat().st_size)
+    assert longest / 2 < max(sizes) < longest
+    store.close()
+
+
 def test_pages_of_removed_jobs_are_used_again(path):
     store = SQLiteStore(path, synchronous="NORMAL")
     for number in range(20):

@@ -48,6 +48,7 @@ class Loading(Owning):
     def __init__(self, engine: Any, store: FactStore, lease: float, patience: float) -> None:
         super().__init__(engine, store, lease)
         self.patience = patience
+        self._hooks: dict[Hooks, Hooks] = {}
 
     def patiently(self, act: Callable[[], T]) -> T:
         """Do something with the store, again for a while when it cannot do that; raise what it raises at last."""
@@ -70,18 +71,11 @@ class Loading(Owning):
                 copied = copy_of_record(job.record)
             return self.document(flow, copied, origin)
 
-        def hooks(used: Hooks) -> Hooks:
-            def rested(job: Any) -> None:
-                used.on_rest(job)
-                self.rested(job)
-
-            return used._replace(turn=DurableTurn, serve=serve, on_rest=rested)
-
         job: DurableJob = flow._jobs.job_for(
             record,
             self.engine,
             DurableJob,
-            hooks,
+            self._durable,
             journal=journal,
             head=head,
             keeper=self,
@@ -89,6 +83,18 @@ class Loading(Owning):
             patience=self.patience,
         )
         return job
+
+    def _durable(self, used: Hooks) -> Hooks:
+        """Return the hooks of durable jobs of a flow, given those of its other jobs."""
+        hooks = self._hooks.get(used)
+        if hooks is None:
+
+            def rested(job: Any) -> None:
+                used.on_rest(job)
+                self.rested(job)
+
+            hooks = self._hooks[used] = used._replace(turn=DurableTurn, serve=serve, on_rest=rested)
+        return hooks
 
     def restored(self, flow: Any, record: JobRecord) -> DurableJob:
         """Return the job of a record that was saved to a file; the store has it once something is kept of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any
 
 from pydantic import BaseModel
@@ -30,7 +31,7 @@ def _ordered(value: Any) -> Any:
     if isinstance(value, BaseModel):
         value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
     if isinstance(value, Mapping):
-        return sorted(([repr(key), _ordered(each)] for key, each in value.items()), key=lambda pair: pair[0])
+        return sorted([[repr(key), _ordered(each)] for key, each in value.items()], key=itemgetter(0))
     if isinstance(value, (set, frozenset)):
         return sorted(map(repr, value))
     if isinstance(value, (list, tuple)):

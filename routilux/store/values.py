@@ -92,6 +92,8 @@ class Writer:
 
     def text(self, value: str | None) -> Any:
         """Return the JSON form of a string; one of a subclass is a plain one afterwards."""
+        if value.__class__ is str and value.isascii():
+            return value
         return None if value is None else self.value(str.__str__(value), "text")
 
     def state(self, model: BaseModel, where: str) -> Any:
