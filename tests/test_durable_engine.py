@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -708,6 +709,17 @@ def test_closing_inside_a_handler_is_refused(engine):
 
     assert handled(handle, engine).execute("r").result == "open"
     assert engine.jobs()
+
+
+def test_l2_a_flow_that_was_shut_down_is_not_kept_by_its_engine(opened):
+    with Engine(store=opened()) as engine:
+        flow = handled(lambda ctx, **_: None, engine)
+        flow.execute("r")
+        flow.shutdown()
+        gone = weakref.ref(flow)
+        del flow
+        gc.collect()
+        assert gone() is None
 
 
 def test_l2_shutdown_of_a_flow_leaves_waiting_jobs_in_the_store(opened):

@@ -669,12 +669,31 @@ EMPTY = {
 
 
 def test_l4_what_is_empty_is_left_out_and_may_be_there():
-    flow = chain(Step(lambda step, data: None))
+    flow = chain(Step(lambda step, data: ctx_of(step).job_state.update_shared_data("seen", data)))
     saved = flow.execute("r0", {"data": 1}).to_dict()
-    assert not saved["record"].keys() & EMPTY.keys()
+    assert not saved["record"].keys() & (EMPTY.keys() - {"shared"})
     loaded = flow.restore(saved)
-    with_all = flow.restore({**saved, "record": {**saved["record"], **copy.deepcopy(EMPTY)}})
+    with_all = flow.restore({**saved, "record": {**copy.deepcopy(EMPTY), **saved["record"]}})
     assert view(loaded) == view(with_all)
+
+
+def test_l4_a_history_that_keeps_no_entry_keeps_its_totals_when_it_is_saved_again():
+    flow = chain(Sink(), history_limit=0)
+    state = flow.execute("r0", {"data": 1})
+    twice = again(again(state, flow), flow)
+    assert twice.get_execution_history() == []
+    assert twice.performance("r0") == state.performance("r0")
+    assert twice.performance("r0").count == 1
+
+
+def test_l4_a_paused_job_that_was_finished_early_still_is_when_it_is_loaded():
+    flow = rich_flow()
+    for closed in (True, False):
+        record = flow.restore(copy.deepcopy(SAVED))._record
+        record.closed = closed
+        writer = Writer("job", flow.known_types, None)
+        form = json.loads(orjson.dumps(RecordWriter(snapshot(record), writer, None).write()))
+        assert flow.restore({**SAVED, "record": form})._record.closed is closed
 
 
 @pytest.mark.parametrize("result", [0, "", False, [], {}])

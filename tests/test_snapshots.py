@@ -234,6 +234,26 @@ def test_j1_a_job_that_begins_is_written_with_what_it_has_and_no_more():
     assert form.keys() == {"job_id", "session_id", "parent_job_id"} | began
 
 
+WITH_ALL_PARTS = b"""{"format":1,"routilux":"0.1.0","flow_id":"snapshots","flow_version":"1","record":{"job_id":"job",
+"session_id":"session","user_id":null,"status":"running","closed":false,"reason":"","created":1700000000000000000,
+"started":1700000000000000001,"finished":null,"next_id":2,"result":null,"state":null,"shared":{},"routine_states":[],
+"log":{"entries":[],"at":[]},"outputs":{"from":[],"data":[],"at":[]},"queue":{"id":[1],"slot":[0],"payload":[{"x":1}],
+"isolate":[false],"at":[1700000000000000001],"origin":[0]},"ready":[0],"resumed":[],"retrying":[],"stopped":[],
+"deferred":[],"buffers":[],"history":{"names":[],"routine":[],"slot":[],"event":[],"status":[],"data":[],"started":[],
+"duration":[],"waited":[],"error":[],"attempt":[],"emitted":[],"dropped":0,"counted":0,"totals":[]},"job_errors":[],
+"failure":null,"parent_job_id":"parent","slots":[["a","s"]],"errors":[]},"shape":{"slots":[["a","s","override",false],
+["b","s","append",true],["c","s","function",false]],"events":[["a","e",[["b","s",null],["c","s",{"x":"y"}]]],
+["b","e",[["c","s",null]]],["c","e",[]]],"state":null},"origin":"origin"}"""
+
+
+def test_l4_j1_parts_that_are_empty_may_be_written_all_the_same():
+    assert read(FLOW, WITH_ALL_PARTS) == read(FLOW, written(FLOW, begun(FLOW)))
+    document = json.loads(WITH_ALL_PARTS)
+    document["record"]["state"] = 5
+    with pytest.raises(LoadError, match="'state' must be an object, not 5"):
+        read(FLOW, orjson.dumps(document))
+
+
 # --- one of each -------------------------------------------------------------------------------------------------
 
 

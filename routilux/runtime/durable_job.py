@@ -101,6 +101,11 @@ class DurableJob(JournaledJob):
         with self.lock:
             self.interrupt, self.interrupt_thread = error, threading.get_ident()
 
+    def come_to_rest(self) -> None:
+        """See `Job.come_to_rest`."""
+        super().come_to_rest()
+        self._keeper.rested(self)
+
     # --- what handlers wait for --------------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None) -> bool:

@@ -150,14 +150,13 @@ class Jobs:
         record: JobRecord,
         engine: SharedThreads | None = None,
         make: Callable[..., Job] = Job,
-        hooks: Callable[[Hooks], Hooks] | None = None,
+        hooks: Hooks | None = None,
         **more: Any,
     ) -> Job:
         """Return a job around a record, with the options of the flow. It is not counted as running."""
         flow = self._flow
         workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
-        used = self._hooks if hooks is None else hooks(self._hooks)
-        return make(flow, record, engine or flow.engine, workers, flow.max_pending, used, **more)
+        return make(flow, record, engine or flow.engine, workers, flow.max_pending, hooks or self._hooks, **more)
 
     def take_up(self, job_state: JobState, listen: Listen = _ignore, *, allow_changes: bool = False) -> Job:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet.

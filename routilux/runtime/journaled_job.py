@@ -44,6 +44,9 @@ class Keeper(Protocol):
     def hold(self, job: Any) -> None:
         """A job runs here, perhaps again."""
 
+    def rested(self, job: Any) -> None:
+        """A job has come to rest. The caller holds the job's lock."""
+
     def awake(self, job: Any) -> None:
         """Somebody works for a job, or will."""
 

@@ -22,13 +22,14 @@ from ..store.record_copying import snapshot as copy_of_record
 from ..store.values import Writer
 from .clock import reading_of
 from .crew import Hooks
-from .dispatcher import make_loop
+from .dispatcher import assist, make_loop, wait
 from .durable_job import DurableJob
 from .durable_turn import DurableTurn
 from .foreign_job import ForeignJob
 from .job import Job
 from .owning import Owning
 from .patience import patiently
+from .telling import tell
 
 T = TypeVar("T")
 
@@ -48,15 +49,10 @@ class Loading(Owning):
     def __init__(self, engine: Any, store: FactStore, lease: float, patience: float) -> None:
         super().__init__(engine, store, lease)
         self.patience = patience
-        self._hooks: dict[Hooks, Hooks] = {}
 
     def patiently(self, act: Callable[[], T]) -> T:
         """Do something with the store, again for a while when it cannot do that; raise what it raises at last."""
         return patiently(act, self.patience, self.engine.closing.wait)
-
-    def rested(self, job: DurableJob) -> None:
-        """A job has come to rest. The caller holds the job's lock."""
-        raise NotImplementedError
 
     def document(self, flow: Any, record: JobRecord, origin: str) -> bytes:
         """Return a record as a snapshot."""
@@ -75,7 +71,7 @@ class Loading(Owning):
             record,
             self.engine,
             DurableJob,
-            self._durable,
+            HOOKS,
             journal=journal,
             head=head,
             keeper=self,
@@ -83,18 +79,6 @@ class Loading(Owning):
             patience=self.patience,
         )
         return job
-
-    def _durable(self, used: Hooks) -> Hooks:
-        """Return the hooks of durable jobs of a flow, given those of its other jobs."""
-        hooks = self._hooks.get(used)
-        if hooks is None:
-
-            def rested(job: Any) -> None:
-                used.on_rest(job)
-                self.rested(job)
-
-            hooks = self._hooks[used] = used._replace(turn=DurableTurn, serve=serve, on_rest=rested)
-        return hooks
 
     def restored(self, flow: Any, record: JobRecord) -> DurableJob:
         """Return the job of a record that was saved to a file; the store has it once something is kept of it."""
@@ -185,3 +169,11 @@ def serve(job: Any) -> None:
 
     event_loop = job.engine.event_loop(make_loop)
     event_loop.call(start_tasks, job, event_loop, DurableTaskTurn)
+
+
+def at_rest(job: Any) -> None:
+    """Have a job that has come to rest forgotten by its flow; see `Jobs.at_rest`."""
+    job.flow._jobs.at_rest(job)
+
+
+HOOKS = Hooks(DurableTurn, assist, serve, make_loop, wait, tell, at_rest)

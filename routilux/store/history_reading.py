@@ -28,7 +28,7 @@ class HistoryReader(PartReader):
         self.limit = limit
 
     def read(self, record: dict[str, Any]) -> History:
-        """Return the history in the JSON form of a record, which lacks an empty one."""
+        """Return the history in the JSON form of a record: an empty one when it has none."""
         if "history" not in record:
             return History(self.limit)
         kinds: dict[str, tuple[type, ...]] = {

@@ -1,4 +1,4 @@
-"""Copies of a job's record that are written while the job goes on."""
+"""Copies of a job's record: what is written, while the job may go on."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class RecordReader(PartReader):
         finished_early = self.optional(form, "closed", bool)
         final = record.status in (JobStatus.COMPLETED, JobStatus.CANCELLED)
         record.closed = final or (finished_early and record.status is JobStatus.PAUSED)
-        reason = self._text_or_none("reason") or ""
+        reason = self.text(form["reason"], "'reason'") if "reason" in form else ""
         record.reason = reason if self.recovered else REASONS.get(status, reason)
         record.started, record.finished = self._time_or_none("started"), self._time_or_none("finished")
         record.result = self.values.value(form.get("result"), "the result")

@@ -91,8 +91,8 @@ class RecordWriter:
     def _text(self, text: str) -> Any:
         return self.values.text(text)
 
-    def _itself(self, number: int) -> int:
-        return number
+    def _itself(self, value: int) -> int:
+        return value
 
     def _result(self, result: Any) -> Any:
         return self.values.value(result, "the result")
@@ -127,8 +127,8 @@ class RecordWriter:
 
     # --- what is still to be done -------------------------------------------------------------------------------
 
-    def _queue(self, _: int) -> dict[str, Any]:
-        waiting = [each for mailbox in self.record.mailboxes for each in mailbox.deliveries()]
+    def _queue(self, mailboxes: list[Mailbox]) -> dict[str, Any]:
+        waiting = [each for mailbox in mailboxes for each in mailbox.deliveries()]
         if not waiting:
             return {}
         return {
@@ -153,8 +153,8 @@ class RecordWriter:
                 ready.append(self._slot(mailbox.queue[0][1]))
         return ready
 
-    def _resumed(self, _: int) -> list[Any]:
-        return self._activations([each for mailbox in self.record.mailboxes for each in mailbox.resumed])
+    def _resumed(self, mailboxes: list[Mailbox]) -> list[Any]:
+        return self._activations([each for mailbox in mailboxes for each in mailbox.resumed])
 
     def _by_delivery(self, activations: dict[int, Activation]) -> list[Any]:
         return self._activations(activations.values())
@@ -273,9 +273,9 @@ UNLESS_EMPTY: tuple[tuple[str, str, Written], ...] = (
     ("routine_states", "routine_states", RecordWriter._routine_states),
     ("log", "log", RecordWriter._log),
     ("outputs", "outputs", RecordWriter._outputs),
-    ("queue", "queued", RecordWriter._queue),
+    ("queue", "mailboxes", RecordWriter._queue),
     ("ready", "ready", RecordWriter._ready),
-    ("resumed", "queued", RecordWriter._resumed),
+    ("resumed", "mailboxes", RecordWriter._resumed),
     ("running", "running", RecordWriter._by_delivery),
     ("retrying", "retrying", RecordWriter._by_delivery),
     ("waiting", "waiting", RecordWriter._by_delivery),

@@ -16,7 +16,7 @@ OLDEST_SQLITE = (3, 35)
 # "FULL", a commit that makes the log's file longer takes half as long again as one that does not, so it is to be short;
 # with "NORMAL", only the copying waits for the disk, so it is to be rare.
 CHECKPOINT_PAGES = {"FULL": 250, "NORMAL": 1000}
-# The size that the log's file is cut back to.
+# The size that the log's file is cut back to after a long transaction, which is not less than that of 1,000 pages.
 LOG_BYTES = 4 * 1024 * 1024
 # Each try waits for whoever was in the way, so that more than a few tries mean something else.
 TRIES = 20
