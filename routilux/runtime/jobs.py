@@ -41,7 +41,6 @@ class Jobs:
         self._left: weakref.WeakSet[Job] = weakref.WeakSet()  # in memory, at rest with coroutines that wait
         self._lock = threading.Lock()
         self._shut_down = False
-        self._hooks = Hooks(Turn, assist, serve, make_loop, wait, tell, self.at_rest)
 
     def running(self) -> list[Job]:
         """Return the jobs that run."""
@@ -156,7 +155,7 @@ class Jobs:
         """Return a job around a record, with the options of the flow. It is not counted as running."""
         flow = self._flow
         workers = flow.max_workers if flow.execution_strategy == "concurrent" else 1
-        return make(flow, record, engine or flow.engine, workers, flow.max_pending, hooks or self._hooks, **more)
+        return make(flow, record, engine or flow.engine, workers, flow.max_pending, hooks or HOOKS, **more)
 
     def take_up(self, job_state: JobState, listen: Listen = _ignore, *, allow_changes: bool = False) -> Job:
         """Go on with a paused job, or a failed one; no thread has been asked to work for it yet.
@@ -254,6 +253,14 @@ class Jobs:
         with self._lock:
             if self._jobs.get(job.record.job_id) is job:
                 del self._jobs[job.record.job_id]
+
+
+def at_rest(job: Job) -> None:
+    """Tell the jobs of its flow that a job has come to rest; see `Jobs.at_rest`."""
+    job.flow._jobs.at_rest(job)
+
+
+HOOKS = Hooks(Turn, assist, serve, make_loop, wait, tell, at_rest)
 
 
 def call_first(job: Job) -> None:

@@ -21,15 +21,14 @@ from ..store.reading import Reader
 from ..store.record_copying import snapshot as copy_of_record
 from ..store.values import Writer
 from .clock import reading_of
-from .crew import Hooks
-from .dispatcher import assist, make_loop, wait
+from .dispatcher import make_loop
 from .durable_job import DurableJob
 from .durable_turn import DurableTurn
 from .foreign_job import ForeignJob
 from .job import Job
+from .jobs import HOOKS
 from .owning import Owning
 from .patience import patiently
-from .telling import tell
 
 T = TypeVar("T")
 
@@ -71,7 +70,7 @@ class Loading(Owning):
             record,
             self.engine,
             DurableJob,
-            HOOKS,
+            DURABLE_HOOKS,
             journal=journal,
             head=head,
             keeper=self,
@@ -171,9 +170,4 @@ def serve(job: Any) -> None:
     event_loop.call(start_tasks, job, event_loop, DurableTaskTurn)
 
 
-def at_rest(job: Any) -> None:
-    """Have a job that has come to rest forgotten by its flow; see `Jobs.at_rest`."""
-    job.flow._jobs.at_rest(job)
-
-
-HOOKS = Hooks(DurableTurn, assist, serve, make_loop, wait, tell, at_rest)
+DURABLE_HOOKS = HOOKS._replace(turn=DurableTurn, serve=serve)

@@ -49,6 +49,11 @@ def gather_rows(gathers: Gathers, place_of: PlaceOf, values: Writer, epoch: int)
     ]
 
 
+def input_rows(inputs: Mapping[int, int | None], slots: Sequence[SlotPlan], place_of: PlaceOf, epoch: int) -> list[Any]:
+    """Return the inputs that are open, each with when it closes by itself, if it does."""
+    return [[place_of(slots[index]), None if due is None else due + epoch] for index, due in inputs.items()]
+
+
 # --- reading ------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from ..core.plan import SlotPlan
 from ..core.points import Point
 from ..core.records import ErrorRecord, Logged, Sent
 from ..errors import SaveError
-from .gather_forms import gather_rows, made_of, part_rows
+from .gather_forms import gather_rows, input_rows, made_of, part_rows
 from .history_writing import history_form
 from .turn_forms import error_row, point_form, wait_row
 from .values import Writer
@@ -224,8 +224,7 @@ class RecordWriter:
         return gather_rows(gathers, self._slot, self.values, self.epoch)
 
     def _inputs(self, inputs: dict[int, int | None]) -> list[Any]:
-        slots = self.record.plan.slots
-        return [[self._slot(slots[index]), None if due is None else due + self.epoch] for index, due in inputs.items()]
+        return input_rows(inputs, self.record.plan.slots, self._slot, self.epoch)
 
     def _versions(self, versions: dict[tuple[str | None, str], int]) -> list[Any]:
         text = self.values.text
