@@ -665,5 +665,5 @@ def test_d11_append_buffers_belong_to_the_job():
 def test_h2_history_does_not_grow_beyond_what_a_bound_needs():
     history = History(10)
     for number in range(100_000):
-        history.append(("r", "s", "e", {}, number, 1, 0, "completed", None, 1, 0))
+        history.extend([("r", "s", "e", None, number, 1, 0, "completed", None, 1, 0)], [{}])
     assert len(history) <= 120

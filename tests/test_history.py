@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from statistics import mean
+from unittest import mock
 
 import pytest
 from generated import examples
@@ -14,7 +16,7 @@ from parts import Sink, Source, Step, chain
 
 from routilux import Clock, Engine, ErrorHandler, ErrorRecord, ExecutionError, Flow, Routine, open_store, signals
 from routilux.core import history as histories
-from routilux.core.history import Histogram, History, Totals
+from routilux.core.history import PART, Histogram, History, Totals, with_data
 from routilux.runtime import reports
 
 MS = 1_000_000
@@ -195,6 +197,11 @@ def entry(routine_id, number, duration=1, waited=0, error=None, emitted=0):
     return (routine_id, "s", "s", {"n": number}, number, duration, waited, "completed", error, 1, emitted)
 
 
+def add(history, each):
+    """Add an entry as one activation does."""
+    history.extend([with_data(each, None)], [each[3]])
+
+
 BOOM = ErrorRecord("Boom", "", "")
 ENTRIES = st.lists(
     st.builds(
@@ -233,20 +240,22 @@ def test_h1_listeners_are_told_the_record_that_the_history_keeps(store):
 
 
 @examples(100)
-@given(st.one_of(st.none(), st.integers(0, 150)), ENTRIES, st.integers(1, 50))
-def test_h2_the_latest_are_kept_and_the_totals_stay_exact(limit, entries, look_every):
-    history = History(limit)
-    for number, each in enumerate(entries):
-        history.append(each)
-        if number % look_every == 0:
-            history.count()  # looking in between changes nothing
-    assert history.kept() == (entries if limit is None else entries[max(len(entries) - limit, 0) :])
+@given(st.one_of(st.none(), st.integers(0, 150)), ENTRIES, st.integers(1, 50), st.integers(1, 5), st.integers(0, 200))
+def test_h2_the_latest_are_kept_and_the_totals_stay_exact(limit, entries, look_every, part, at_once):
+    with mock.patch.object(histories, "PART", part):
+        history = History(limit)
+        history.extend([with_data(each, None) for each in entries[:at_once]], [each[3] for each in entries[:at_once]])
+        for number, each in enumerate(entries[at_once:]):
+            add(history, each)
+            if number % look_every == 0:
+                history.count()  # looking in between changes nothing
+        kept, copied, totals = history.kept(), history.copy().kept(), history.count()
+    assert kept == copied == (entries if limit is None else entries[max(len(entries) - limit, 0) :])
     if limit is not None:
         assert len(history) <= limit + max(limit, 100), "what is dropped is let go of"
     expected = {}
     for each in entries:
         expected.setdefault(each[0], []).append(each)
-    totals = history.count()
     assert totals.keys() == expected.keys()
     for name, mine in expected.items():
         durations = [each[5] for each in mine]
@@ -272,9 +281,64 @@ def test_h2_dropping_one_entry_costs_a_constant(limit):
 
     history = Counting(limit)
     for number in range(10_000):
-        history.append(entry("a", number))
+        add(history, entry("a", number))
     assert 0 < history.drops <= 10_000 / max(limit, 100)
     assert history.count()["a"].count == 10_000
+
+
+def test_h2_the_garbage_collector_lets_go_of_old_entries():
+    history = History()
+    for number in range(3 * PART + 1):
+        add(history, entry("a", number))
+    for _ in range(3):  # an entry first, then what it is in
+        gc.collect()
+    assert [gc.is_tracked(part) for part in history.parts] == [False, False, False]
+
+
+@pytest.mark.parametrize("limit", [None, 0, 10, PART - 1, PART, PART + 1, 3 * PART])
+@pytest.mark.parametrize("looks_at", [(), (PART - 1, PART, PART + 1), (5, 3 * PART, 5 * PART - 1)], ids=str)
+def test_h2_entries_and_totals_of_a_long_history_are_as_of_a_short_one(limit, looks_at):
+    history, flat = History(limit), [entry("ab"[number % 2], number) for number in range(5 * PART + 7)]
+    for number, each in enumerate(flat):
+        add(history, each)
+        if number in looks_at:
+            earlier, there_were, counted = history.copy(), history.kept(), number + 1
+            history.count()
+    assert history.kept() == (flat if limit is None else flat[len(flat) - limit :])
+    plain = [with_data(each, None) for each in flat[history.dropped :]]
+    for start in (0, 1, PART - 1, PART, PART + 1, 2 * PART, len(plain) - 1, len(plain)):
+        if start <= len(plain):
+            assert history.entries(start) == plain[start:]
+    assert sum(totals.count for totals in history.count().values()) == len(flat)
+    if looks_at:
+        assert earlier.kept() == there_were
+        assert sum(totals.count for totals in earlier.count().values()) == counted, "a copy stays as it is"
+
+
+@pytest.mark.parametrize("limit", [None, 0, 10, PART, 2 * PART])
+@pytest.mark.parametrize("loads", [None, 0, 10, PART, 2 * PART])
+def test_h2_a_long_history_is_saved_and_loaded_as_a_short_one(limit, loads, tmp_path):
+    size = 3 * PART
+
+    def look(step, data):
+        if data == size // 2:
+            job_of(step).performance()
+
+    def flow_of(limit):
+        return chain(Source(), Step(look), history_limit=limit)
+
+    with flow_of(limit) as flow:
+        state = flow.execute("r0", {"items": range(size)})
+        state.save(tmp_path / "job.json")
+    with flow_of(loads) as flow:
+        loaded = flow.load(tmp_path / "job.json")
+    kept = state.get_execution_history()
+    assert len(kept) == (size + 1 if limit is None else limit)
+    numbers = [record.data["data"] for record in kept if record.routine_id == "r1"]
+    assert numbers == [*range(size - len(numbers), size)]
+    assert loaded.get_execution_history() == (kept if loads is None else kept[len(kept) - min(loads, len(kept)) :])
+    assert loaded.performance() == state.performance()
+    assert state.performance("r1").count == size
 
 
 @pytest.mark.parametrize("limit", [0, 3, 150])

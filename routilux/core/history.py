@@ -1,9 +1,10 @@
 """The activations that ended, and exact counts over all of them.
 
-Entries are plain tuples of the fields of `Entry`, with None for their data, each followed by these. What has nothing
-but strings and numbers in it is no business of the garbage collector, which would look through objects, or tuples with
-a dict in each, again and again. Timings are added up when somebody asks, or when entries are dropped, so that a job
-which nobody measures pays nothing for being measurable.
+Entries are plain tuples of the fields of `Entry`, with None for their data, each followed by these. The garbage
+collector lets go of tuples that have nothing but strings and numbers in them, and then of tuples of such tuples; it
+would look through objects, or tuples with a dict in each, again and again. So the entries of a long history are made
+into large tuples. Their data are in a list, which it does look through, as data may be anything. Timings are added up
+when somebody asks, or when entries are dropped, so that a job which nobody measures pays nothing for being measurable.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import chain
 from struct import pack, unpack
 from typing import Any, NamedTuple
 
@@ -49,6 +51,7 @@ TOP = 3 if sys.byteorder == "little" else 0  # where, of the four 16-bit parts o
 TOP_OF_BUCKET_0 = int.from_bytes(pack(">d", 16.0)[:2], "big") - SUB_BUCKETS  # if all were as from 16 on
 MANY = 16  # entries: from here on it is faster to count them all at once
 PORTION = 16_384  # entries that are counted while no other thread may run
+PART = 1024  # entries in a large tuple
 
 
 def bucket_of(value: int) -> int:
@@ -154,36 +157,65 @@ def add_up(totals: dict[str, Totals], entries: list[tuple[Any, ...]]) -> None:
 
 
 class History:
-    """Ended activations in the order in which they ended; with a limit, the latest of them."""
+    """Ended activations in the order in which they ended; with a limit, the latest of them.
 
-    __slots__ = ("counted", "dropped", "items", "limit", "room", "totals")
+    Args:
+        limit: how many are kept; None keeps all.
+    """
+
+    __slots__ = ("counted", "data", "dropped", "items", "limit", "parts", "room", "totals")
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
-        self.items: list[Any] = []  # an entry, its data, the next entry, ...
+        self.parts: list[tuple[tuple[Any, ...], ...]] = []  # entries, PART in each; none when there is a limit
+        self.data: list[dict[str, Any]] = []  # of the entries in parts
+        self.items: list[Any] = []  # what came after the parts: an entry, its data, the next entry, ...
         self.totals: dict[str, Totals] = {}
         self.counted = 0  # how many of the entries the totals include already
         self.dropped = 0  # how many entries there were before those that are kept
-        # Entries are dropped many at a time, so that dropping one costs a constant.
-        self.room = None if limit is None else 2 * (limit + max(limit, 100))  # items
+        # How many items there are at most. Entries are dropped many at a time, so that dropping one costs a constant.
+        self.room = 2 * (PART if limit is None else limit + max(limit, 100))
 
-    def append(self, entry: tuple[Any, ...]) -> None:
-        """Add one ended activation: a plain tuple of the fields of `Entry`."""
-        self.items.extend((with_data(entry, None), entry[3]))
-        if self.room is not None and len(self.items) >= self.room:
+    def extend(self, entries: Iterable[tuple[Any, ...]], data: Iterable[dict[str, Any]]) -> None:
+        """Add ended activations, as plain tuples of the fields of `Entry` with None for their data, and their data."""
+        self.items.extend(chain.from_iterable(zip(entries, data, strict=True)))
+        if len(self.items) >= self.room:
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Make room for items: with a limit, drop what is beyond it, else make parts."""
+        if self.limit is not None:
             self.drop()
+            return
+        whole = len(self.items) // self.room * self.room
+        entries, data = self.items[:whole:2], self.items[1:whole:2]
+        self.parts.extend(tuple(entries[start : start + PART]) for start in range(0, len(entries), PART))
+        self.data.extend(data)
+        del self.items[:whole]
 
     def drop(self) -> None:
         """Forget entries beyond the limit, after counting them."""
         self.count()
-        surplus = len(self) - (self.limit or 0)
+        surplus = self.surplus
         del self.items[: 2 * surplus]
         self.counted -= surplus
         self.dropped += surplus
 
+    @property
+    def surplus(self) -> int:
+        """How many entries are beyond the limit."""
+        return 0 if self.limit is None else max(len(self) - self.limit, 0)
+
+    def entries(self, start: int) -> list[tuple[Any, ...]]:
+        """Return the entries without their data, in the order in which they ended, but for the first ``start``."""
+        parts = start // PART if self.parts else 0
+        found = [*chain.from_iterable(self.parts[parts:]), *self.items[::2]]
+        del found[: start - parts * PART]
+        return found
+
     def count(self) -> dict[str, Totals]:
         """Return the exact totals per routine id, up to now."""
-        add_up(self.totals, self.items[2 * self.counted :: 2])
+        add_up(self.totals, self.entries(self.counted))
         self.counted = len(self)
         return self.totals
 
@@ -192,24 +224,32 @@ class History:
 
         With these, somebody may `add_up` without keeping the history from growing, and give the result to `adopt`.
         """
-        return deepcopy(self.totals), self.items[2 * self.counted :: 2], self.dropped + len(self)
+        return deepcopy(self.totals), self.entries(self.counted), self.dropped + len(self)
 
     def adopt(self, totals: dict[str, Totals], ever: int) -> None:
         """Take over totals over the first ``ever`` entries, unless those here include as many by now."""
         if ever > self.dropped + self.counted:
             self.totals, self.counted = totals, ever - self.dropped
 
+    def copy(self) -> History:
+        """Return a copy that does not change with this one; what is in it is shared."""
+        taken = History(self.limit)
+        taken.parts, taken.data, taken.items = self.parts[:], self.data[:], self.items[:]
+        taken.totals = deepcopy(self.totals)
+        taken.counted, taken.dropped = self.counted, self.dropped
+        return taken
+
     def latest(self) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
         """Return the entries within the limit, in the order in which they ended, and their data."""
-        start = 0 if self.limit is None else 2 * max(len(self) - self.limit, 0)
-        return self.items[start::2], self.items[start + 1 :: 2]
+        start = self.surplus
+        return self.entries(start), [*self.data, *self.items[2 * start + 1 :: 2]]
 
     def kept(self) -> list[tuple[Any, ...]]:
         """Return the entries within the limit, with their data."""
         return list(map(with_data, *self.latest()))
 
     def __len__(self) -> int:
-        return len(self.items) // 2
+        return len(self.data) + len(self.items) // 2
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, History) and self.kept() == other.kept() and self.count() == other.count()

@@ -219,11 +219,11 @@ def remember(
         activation.attempt,
         activation.emitted,
     )
-    # What History.append and Activation.shown do, without calls: they would be two more for every activation.
+    # What History.extend and Activation.shown do, without calls: they would be two more for every activation.
     history = record.history
     history.items.extend((entry, payload if activation.data is None else activation.data))
-    if history.room is not None and len(history.items) >= history.room:
-        history.drop()
+    if len(history.items) >= history.room:
+        history.tidy()
     return entry
 
 

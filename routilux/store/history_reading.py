@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, repeat
+from itertools import repeat
 from typing import Any
 
 from ..core.history import History, Totals
@@ -70,15 +70,12 @@ class HistoryReader(PartReader):
             emitted,
             strict=True,
         )
-        history.items = list(
-            chain.from_iterable(zip(entries, self.values.mappings(data, "data in the history"), strict=True))
-        )
+        mappings = self.values.mappings(data, "data in the history")
         history.dropped = self.shapes.least(self.shapes.take(form, "dropped", int), 0, "'dropped'")
         history.counted = self.shapes.take(form, "counted", int)
         self.shapes.places([history.counted], len(data) + 1, "'counted'")
         history.totals = self._all_totals(self.shapes.take(form, "totals", list))
-        if history.room is not None and len(history.items) >= history.room:
-            history.drop()
+        history.extend(entries, mappings)
         return history
 
     def _all_totals(self, rows: list[Any]) -> dict[str, Totals]:

@@ -28,11 +28,12 @@ def history_form(
 
     Raises SaveError when something in it has none.
     """
-    if not history.items and not history.totals and not history.dropped:
+    if not len(history) and not history.totals and not history.dropped:
         return {}
     entries, data = history.latest()
-    surplus = len(history) - len(entries)
-    add_up(history.totals, history.items[2 * history.counted : 2 * surplus : 2])
+    surplus = history.surplus
+    if history.counted < surplus:
+        add_up(history.totals, history.entries(history.counted)[: surplus - history.counted])
     # Tuples and iterators, one per entry, would set off the garbage collector.
     fields = enumerate(Entry._fields)
     columns = [list(map(itemgetter(place), entries)) for place, name in fields if name != "data"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from copy import copy, deepcopy
+from copy import copy
 
 from ..core.deliveries import recounted
-from ..core.history import History
 from ..core.job_record import JobRecord
 from ..core.points import Point
 
@@ -31,7 +30,7 @@ def snapshot(record: JobRecord) -> JobRecord:
     taken.gathers = recounted(record)
     for name in ("errors", "stopped", "deferred", "log", "outputs"):
         setattr(taken, name, getattr(record, name)[:])
-    taken.history = _history_of(record.history)
+    taken.history = record.history.copy()
     if record.durable:
         _take_apart(taken)
     return taken
@@ -52,11 +51,4 @@ def _take_apart(taken: JobRecord) -> None:
 def _point_of(point: Point) -> Point:
     taken = copy(point)
     taken.arrived, taken.own = dict(point.arrived), dict(point.own)
-    return taken
-
-
-def _history_of(history: History) -> History:
-    taken = History(history.limit)
-    taken.items, taken.totals = history.items[:], deepcopy(history.totals)
-    taken.counted, taken.dropped = history.counted, history.dropped
     return taken
