@@ -195,8 +195,10 @@ class History:
 
     def drop(self) -> None:
         """Forget entries beyond the limit, after counting them."""
-        self.count()
         surplus = self.surplus
+        if self.counted < surplus:
+            add_up(self.totals, self.entries(self.counted)[: surplus - self.counted])
+            self.counted = surplus
         del self.items[: 2 * surplus]
         self.counted -= surplus
         self.dropped += surplus

@@ -7,7 +7,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from ..core.history import Entry, History, Totals, add_up
+from ..core.history import Entry, History, Totals
 from ..core.records import ErrorRecord
 from .values import Writer
 
@@ -18,10 +18,10 @@ TOTALS = ("count", "errors", "emitted", "total", "least", "most")
 def history_form(
     history: History, values: Writer, place_of: Callable[[ErrorRecord], int], epoch: int
 ) -> dict[str, Any]:
-    """Return the JSON form of a history that nobody else changes; an empty one when nothing has ended.
+    """Return the JSON form of a history; an empty one when nothing has ended.
 
     Args:
-        history: the history.
+        history: the history, of which nobody else knows; entries beyond its limit are dropped.
         values: writes the values in it.
         place_of: returns the place of an error in the record's table of errors.
         epoch: what is added to times.
@@ -30,10 +30,8 @@ def history_form(
     """
     if not len(history) and not history.totals and not history.dropped:
         return {}
+    history.drop()
     entries, data = history.latest()
-    surplus = history.surplus
-    if history.counted < surplus:
-        add_up(history.totals, history.entries(history.counted)[: surplus - history.counted])
     # Tuples and iterators, one per entry, would set off the garbage collector.
     fields = enumerate(Entry._fields)
     columns = [list(map(itemgetter(place), entries)) for place, name in fields if name != "data"]
@@ -50,8 +48,8 @@ def history_form(
         "error": [[at, place_of(error)] for at, error in enumerate(errors) if error is not None],
         "attempt": attempts,
         "emitted": emitted,
-        "dropped": history.dropped + surplus,
-        "counted": max(history.counted - surplus, 0),
+        "dropped": history.dropped,
+        "counted": history.counted,
         "totals": [[values.text(name), _totals(each)] for name, each in history.totals.items()],
     }
 
